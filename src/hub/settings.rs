@@ -1,0 +1,53 @@
+//! What the operator decides about the core's behaviour. Made by the configuration, replaced as a
+//! whole by a reload.
+
+use std::time::Duration;
+
+/// Who may make an account over the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Everybody.
+    Open,
+    /// Who has an invitation code.
+    Invite,
+    /// Nobody; the operator adds accounts on the machine.
+    Closed,
+}
+
+impl Registration {
+    /// As the configuration and the greeting name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Registration::Open => "open",
+            Registration::Invite => "invite",
+            Registration::Closed => "closed",
+        }
+    }
+}
+
+/// The core's settings. A rate, a count or a deadline of zero or `None` is switched off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The server's name in the greeting; no spaces.
+    pub server_name: String,
+    /// Who may register.
+    pub registration: Registration,
+    /// Live sessions of one account; at least 1.
+    pub sessions_per_account: usize,
+    /// Sustained rate of message targets of one account.
+    pub messages_per_second: u32,
+    /// Message targets that an account may send at once.
+    pub message_burst: u32,
+    /// Failed logins in one minute, for an address and for an account.
+    pub logins_per_minute: u32,
+    /// New accounts in one hour from one address.
+    pub registrations_per_hour: u32,
+    /// How long a connection may take to log in.
+    pub login_timeout: Option<Duration>,
+    /// How long a logged-in session may send nothing.
+    pub idle_timeout: Option<Duration>,
+    /// Bytes queued for one session beyond which live messages wait in the log; at least 65536.
+    pub outbound_bytes: usize,
+    /// Age in days at which messages are deleted.
+    pub retention_days: Option<u32>,
+}

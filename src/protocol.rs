@@ -1,0 +1,30 @@
+//! The wire, both directions, for the server and its clients alike.
+//!
+//! A line from a client is cut out of the byte stream by [`LineSplitter`]
+//! and described by the table in [`verb`]; a line from the server is written by [`reply`]. Names,
+//! labels and times are newtypes whose parser is the only constructor.
+
+pub mod line;
+pub mod name;
+pub mod time;
+
+pub use line::{LineFault, LineSplitter};
+pub use name::{Label, NameInvalid, PostKey, RoomName, Target, UserName};
+pub use time::Timestamp;
+
+/// The protocol that the greeting announces.
+pub const PROTOCOL: &str = "downstream/1";
+/// ALPN identifier; a client may offer it, none must.
+pub const ALPN: &[u8] = b"downstream/1";
+/// The port where clients look first.
+pub const DEFAULT_PORT: u16 = 7667;
+/// Longest line of a logged-in client, ending included: a body of [`MAX_BODY`] with a hundred targets
+/// fits, and a connection's input buffer stays below a quarter of a megabyte.
+pub const MAX_LINE: usize = 131_072;
+/// Longest line before login, ending included: enough for the longest password, quoted and escaped, and
+/// little enough that thousands of strangers cost nothing.
+pub const MAX_LINE_BEFORE_LOGIN: usize = 4096;
+/// Longest message body, in bytes.
+pub const MAX_BODY: usize = 98_304;
+/// Most targets of one `/msg`.
+pub const MAX_TARGETS: usize = 100;
