@@ -12,10 +12,10 @@
 pub mod protocol;
 
 #[cfg(feature = "daemon")]
-pub mod ops;
-#[cfg(feature = "daemon")]
-pub mod session;
+pub mod commands;
 #[cfg(feature = "daemon")]
 pub mod hub;
 #[cfg(feature = "daemon")]
-pub mod commands;
+pub mod ops;
+#[cfg(feature = "daemon")]
+pub mod session;

@@ -73,6 +73,24 @@ impl fmt::Debug for Verifier {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha256(pub [u8; 32]);
 
+impl Sha256 {
+    /// Hashes `bytes`.
+    pub fn of(bytes: &[u8]) -> Sha256 {
+        use sha2::Digest as _;
+        Sha256(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// Lower-case hexadecimal.
+    pub fn to_hex(self) -> String {
+        use std::fmt::Write as _;
+        self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
+            let written = write!(hex, "{byte:02x}");
+            debug_assert!(written.is_ok(), "a String takes everything");
+            hex
+        })
+    }
+}
+
 /// Work for the password hasher.
 #[derive(Debug, Clone)]
 pub enum HashOp {
@@ -724,6 +742,8 @@ pub struct Entry {
 /// A conversation's unread messages: those behind the marker that others sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadRow {
+    /// Which.
+    pub conversation: ConversationId,
     /// The room, or the other person.
     pub target: Target,
     /// How many; 0 only with [`Query::UnreadCounts::all`].
