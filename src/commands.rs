@@ -46,7 +46,10 @@ pub struct RandomFailed;
 /// A command, or work of the core's own, that waits for an answer.
 #[derive(Debug)]
 struct Pending {
+    /// Whose command it is, if a command waits.
     conn: Option<ConnId>,
+    /// Who was logged in there: what is stored for them happens also where the connection is gone.
+    me: Option<Person>,
     head: Head,
     wait: Wait,
 }
@@ -560,7 +563,8 @@ impl Core {
             session.in_flight += 1;
             session.only_appends = wait.is_append();
         }
-        self.ticket(Pending { conn: Some(conn), head, wait })
+        let me = self.hub.member(conn).map(|member| member.person.clone());
+        self.ticket(Pending { conn: Some(conn), me, head, wait })
     }
 
     /// Submits a write whose answer a command waits for.
@@ -590,13 +594,15 @@ impl Core {
 
     /// Submits a write that no command waits for.
     fn persist_quietly(&mut self, wait: Wait, op: Op) {
-        let ticket = self.ticket(Pending { conn: None, head: Head::none(), wait });
+        let ticket = self.ticket(Pending { conn: None, me: None, head: Head::none(), wait });
         self.out.push(Effect::Persist(ticket, op));
     }
 
     fn stored(&mut self, ticket: Ticket, done: Done) {
-        let Some(Pending { conn, head, wait }) = self.pending.remove(&ticket) else { return };
-        self.answered(conn);
+        let Some(Pending { conn, me, head, wait }) = self.pending.remove(&ticket) else { return };
+        if !matches!(wait, Wait::Backlog(_)) {
+            self.answered(conn);
+        }
         let conn_or_none = conn.unwrap_or(ConnId { slot: u32::MAX, generation: u32::MAX });
         match (wait, done) {
             (Wait::AutoAck(account), Done::Op(Ok(Outcome::Acked(acked)))) => self.acked(account, &acked),
@@ -609,9 +615,9 @@ impl Core {
             }
             (Wait::AutoAck(_) | Wait::Nothing, _) => {}
             (Wait::Login(wait), done) => self.login_answered(conn_or_none, head, wait, done),
-            (Wait::Account(wait), done) => self.account_answered(conn_or_none, head, wait, done),
+            (Wait::Account(wait), done) => self.account_answered(conn_or_none, head, me, wait, done),
             (Wait::People(wait), done) => self.people_answered(conn_or_none, head, wait, done),
-            (Wait::Rooms(wait), done) => self.rooms_answered(conn_or_none, head, wait, done),
+            (Wait::Rooms(wait), done) => self.rooms_answered(conn_or_none, head, me, wait, done),
             (Wait::Messages(wait), done) => self.messages_answered(conn_or_none, head, wait, done),
             (Wait::Admin(wait), done) => self.admin_answered(conn_or_none, head, wait, done),
             (Wait::Backlog(_) | Wait::Sweep, _) => debug_assert!(false, "an answer of the wrong kind"),
@@ -621,7 +627,7 @@ impl Core {
 
     fn hashed(&mut self, ticket: Ticket, done: HashDone) {
         self.hashing = self.hashing.saturating_sub(1);
-        let Some(Pending { conn: Some(conn), head, wait }) = self.pending.remove(&ticket) else { return };
+        let Some(Pending { conn: Some(conn), head, wait, .. }) = self.pending.remove(&ticket) else { return };
         self.answered(Some(conn));
         match wait {
             Wait::Login(wait) => self.login_hashed(conn, head, wait, done),
@@ -632,7 +638,7 @@ impl Core {
     }
 
     fn measured(&mut self, ticket: Ticket, gauges: Gauges) {
-        let Some(Pending { conn: Some(conn), head, wait: Wait::Admin(admin::Wait::Gauges(totals)) }) =
+        let Some(Pending { conn: Some(conn), head, wait: Wait::Admin(admin::Wait::Gauges(totals)), .. }) =
             self.pending.remove(&ticket)
         else {
             return;

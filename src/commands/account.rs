@@ -163,8 +163,8 @@ impl Core {
         }
     }
 
-    pub(super) fn account_answered(&mut self, conn: ConnId, head: Head, wait: Wait, done: Done) {
-        let Some(me) = self.hub.member(conn).map(|member| member.person.clone()) else { return };
+    pub(super) fn account_answered(&mut self, conn: ConnId, head: Head, me: Option<Person>, wait: Wait, done: Done) {
+        let Some(me) = me else { return self.misfit(conn, &head) };
         match (wait, done) {
             (Wait::Credentials(password, then), Done::Query(Ok(Answer::Credentials(found)))) => {
                 let found = found.map(|found| (found.verifier, found.epoch));

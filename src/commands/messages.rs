@@ -9,8 +9,9 @@ use crate::ops::{
     AccountId, Acked, Answer, Appended, ConversationId, Destination, Done, Entry, MessageId, Op, Outcome, Page, Person,
     Query, Refused, UnreadRow,
 };
+use crate::protocol::name::USER_NAME_MAX;
 use crate::protocol::request::{Addressee, Bound, ParseError, Sentence, message_body};
-use crate::protocol::{Code, Head, Line, PostKey, Request, Target};
+use crate::protocol::{Code, Head, Line, NameInvalid, PostKey, Request, Target};
 use crate::session::delivery::Lines;
 use crate::session::{ConnId, Session};
 
@@ -126,6 +127,9 @@ impl Core {
         body: &str,
         key: Option<PostKey>,
     ) -> Result<(), Line> {
+        if rows.iter().all(Result::is_err) {
+            return Err(fault(&head, &ParseError::Name(NameInvalid { max: USER_NAME_MAX })));
+        }
         let settings = &self.hub.settings;
         let (rate, burst, now) = (settings.messages_per_second, settings.message_burst, self.now.monotonic);
         if let Some(online) = self.hub.online_mut(sender.id) {
@@ -340,7 +344,7 @@ impl Core {
         let login = member.login;
         let Some(ranges) = member.delivery.read_back(queued, limit) else { return };
         let max_bytes = usize::try_from(limit / 2).unwrap_or(usize::MAX);
-        let pending = super::Pending { conn: Some(conn), head: Head::none(), wait: AnyWait::Backlog(login) };
+        let pending = super::Pending { conn: Some(conn), me: None, head: Head::none(), wait: AnyWait::Backlog(login) };
         let ticket = self.ticket(pending);
         self.out.push(Effect::Ask(ticket, Query::Backlog { ranges, max_bytes }));
     }

@@ -54,14 +54,13 @@ impl Core {
         }
     }
 
-    pub(super) fn rooms_answered(&mut self, conn: ConnId, head: Head, wait: Wait, done: Done) {
-        // A change that was stored is told to the others also where who asked is gone.
-        let me = self.hub.member(conn).map(|member| member.person.clone());
+    pub(super) fn rooms_answered(&mut self, conn: ConnId, head: Head, me: Option<Person>, wait: Wait, done: Done) {
+        let Some(me) = me else { return self.misfit(conn, &head) };
         match (wait, done) {
             (wait, Done::Op(Err(refused)) | Done::Query(Err(refused))) => {
                 self.room_refused(conn, &head, &wait, refused);
             }
-            (Wait::Join, Done::Op(Ok(Outcome::Joined(joined)))) => self.joined(conn, &head, joined),
+            (Wait::Join, Done::Op(Ok(Outcome::Joined(joined)))) => self.joined(conn, &head, me, joined),
             (Wait::Leave(reason), Done::Op(Ok(Outcome::RoomChanged(change)))) => {
                 self.reply(conn, Line::ok(&head).key("room", &change.room.name));
                 if let Some(subject) = &change.subject {
@@ -69,15 +68,13 @@ impl Core {
                 }
             }
             (Wait::Moderate(act, reason), Done::Op(Ok(Outcome::RoomChanged(change)))) => {
-                self.moderated(conn, &head, me, act, reason.as_deref(), &change);
+                self.moderated(conn, &head, &me, act, reason.as_deref(), &change);
             }
             (Wait::SetTopic(topic), Done::Op(Ok(Outcome::RoomChanged(change)))) => {
                 let name = &change.room.name;
                 self.reply(conn, Line::ok(&head).key("room", name).text(&topic));
-                if let Some(me) = me {
-                    let line = Line::event("topic").arg(name).arg(&me.name).text(&topic);
-                    self.tell_room(change.room.id, Some(conn), line);
-                }
+                let line = Line::event("topic").arg(name).arg(&me.name).text(&topic);
+                self.tell_room(change.room.id, Some(conn), line);
             }
             (Wait::ReadTopic(room), Done::Query(Ok(Answer::Topic(topic)))) => {
                 self.reply(conn, Line::ok(&head).key("room", room).maybe_text(topic.as_deref()));
@@ -134,21 +131,17 @@ impl Core {
         }
     }
 
-    fn joined(&mut self, conn: ConnId, head: &Head, joined: Joined) {
+    fn joined(&mut self, conn: ConnId, head: &Head, me: Person, joined: Joined) {
         let room = joined.room;
         let line = Line::ok(head).key("room", &room.name).key("members", joined.members);
         self.reply(conn, line.key("e2e", yes_no(room.e2e)).key("last", joined.last));
-        let Some(member) = self.hub.member_mut(conn) else { return };
-        member.target = Some(Target::Room(room.name.clone()));
-        let me = member.person.clone();
-        self.entered(me, room, joined.entered, Some(conn));
-    }
-
-    fn entered(&mut self, who: Person, room: crate::ops::RoomInfo, news: bool, except: Option<ConnId>) {
-        let (id, name) = (room.id, room.name.clone());
-        self.hub.join(who.id, room);
-        if news {
-            self.tell_room(id, except, Line::event("join").arg(name).arg(&who.name));
+        if let Some(member) = self.hub.member_mut(conn) {
+            member.target = Some(Target::Room(room.name.clone()));
+        }
+        let (id, line) = (room.id, Line::event("join").arg(&room.name).arg(&me.name));
+        self.hub.join(me.id, room);
+        if joined.entered {
+            self.tell_room(id, Some(conn), line);
         }
     }
 
@@ -178,14 +171,16 @@ impl Core {
         &mut self,
         conn: ConnId,
         head: &Head,
-        me: Option<Person>,
+        me: &Person,
         act: Act,
         reason: Option<&str>,
         change: &RoomChange,
     ) {
         let (room, Some(subject)) = (&change.room, &change.subject) else { return self.misfit(conn, head) };
         self.reply(conn, Line::ok(head).key("room", &room.name).key("user", &subject.name));
-        let Some(me) = me.filter(|_| change.changed) else { return };
+        if !change.changed {
+            return;
+        }
         let line = Line::event(act.as_str()).arg(&room.name);
         if act == Act::Invite {
             let sessions = self.hub.sessions_of(subject.id);
