@@ -5,3 +5,15 @@ pub mod hub {
     //! x
     pub mod settings;
 }
+#[cfg(feature = "daemon")]
+pub mod cli;
+#[cfg(feature = "daemon")]
+pub mod config;
+#[cfg(feature = "daemon")]
+pub mod hasher;
+#[cfg(feature = "daemon")]
+pub mod logging;
+#[cfg(feature = "daemon")]
+pub mod service;
+#[cfg(feature = "daemon")]
+pub mod tls;
