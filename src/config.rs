@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use example::{markdown as keys_as_markdown, toml as example_toml};
-pub use keys::{DEFAULT_CERT, DEFAULT_KEY};
 
 use crate::hasher;
 use crate::hub::settings::{Registration, Settings};

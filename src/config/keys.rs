@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::Config;
 use crate::hasher;
 use crate::hub::settings::Registration;
+use crate::tls::{DEFAULT_CERT, DEFAULT_KEY};
 
 /// Most addresses in `listen`: more than any machine needs, few enough that a mistake is noticed.
 pub(super) const LISTEN_MAX: usize = 16;
@@ -129,11 +130,6 @@ const fn number(
 }
 
 const DAY: u64 = 86_400;
-
-/// Default of `tls.cert`; a pair is generated only here.
-pub const DEFAULT_CERT: &str = "./certs/cert.pem";
-/// Default of `tls.key`.
-pub const DEFAULT_KEY: &str = "./certs/key.pem";
 
 /// Every key, in the order of the example file: keys without a section first, then section by section.
 pub(super) static KEYS: &[Key] = &[
