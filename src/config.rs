@@ -18,8 +18,8 @@ use std::time::Duration;
 
 pub use example::{markdown as keys_as_markdown, toml as example_toml};
 
-use crate::hasher;
 use crate::hub::settings::{Registration, Settings};
+use crate::ops::HashParams;
 
 /// The file that is read where none is named and it exists.
 pub const DEFAULT_FILE: &str = "./downstream.toml";
@@ -153,9 +153,16 @@ impl Config {
         }
     }
 
+    /// Whether certificate and key are at other than the default paths: then they must be there, and none
+    /// are made.
+    pub fn names_certificate(&self) -> bool {
+        (self.certificate.as_path(), self.key.as_path())
+            != (Path::new(keys::DEFAULT_CERT), Path::new(keys::DEFAULT_KEY))
+    }
+
     /// What the password hasher must know.
-    pub fn argon2(&self) -> hasher::Params {
-        hasher::Params {
+    pub fn argon2(&self) -> HashParams {
+        HashParams {
             memory_kib: fit(self.argon2_memory_kib, u32::MAX),
             iterations: fit(self.argon2_iterations, u32::MAX),
             parallelism: fit(self.argon2_parallelism, u32::MAX),
@@ -193,13 +200,18 @@ impl Problem {
     }
 }
 
-/// A configuration that cannot be used: every problem it has, each a line of its own.
+/// A configuration that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError(pub Vec<String>);
+pub struct ConfigError {
+    /// Every problem it has, each a line of its own.
+    pub problems: Vec<String>,
+    /// What could be read, with defaults for the rest: `check` goes on with it to the certificates.
+    pub understood: Box<Config>,
+}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("\n"))
+        f.write_str(&self.problems.join("\n"))
     }
 }
 
@@ -249,7 +261,9 @@ impl Source {
             Err(Unreadable::Missing) if self.file.is_none() => {
                 Loaded { config: Config::default(), warnings: Vec::new(), file: None }
             }
-            Err(fault) => return Err(ConfigError(vec![fault.text(&path)])),
+            Err(fault) => {
+                return Err(ConfigError { problems: vec![fault.text(&path)], understood: Box::default() });
+            }
         };
         if !self.listen.is_empty() {
             loaded.config.listen.clone_from(&self.listen);
@@ -286,7 +300,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Loaded, ConfigError> {
     if read.errors.is_empty() {
         Ok(Loaded { config: read.config, warnings: texts(&read.warnings), file: Some(file.to_owned()) })
     } else {
-        Err(ConfigError(texts(&read.errors)))
+        Err(ConfigError { problems: texts(&read.errors), understood: Box::new(read.config) })
     }
 }
 

@@ -12,7 +12,10 @@ use argon2::{Algorithm, Argon2, Block, Version};
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::ops::{HashDone, HashOp, Password, Ticket, Verifier};
+use crate::ops::{
+    ARGON2_ITERATIONS_MAX, ARGON2_MEMORY_KIB_MAX, ARGON2_PARALLELISM_MAX, HashDone, HashOp, HashParams, Password,
+    Ticket, Verifier,
+};
 
 /// Most passwords between [`Hasher::try_submit`] and [`Hasher::drain`]. One takes about 20 ms with the
 /// default parameters, so that the last of so many waits under six seconds even for a single thread:
@@ -21,34 +24,6 @@ pub const MAX_UNDER_WAY: usize = 256;
 /// Most threads of the pool: each holds its own memory area, and logins must not take every core from
 /// the loop and the store.
 pub const MAX_THREADS: usize = 4;
-
-/// The least memory that an operator may choose, in KiB: below about 7 MiB the attack on stolen
-/// verifiers gets cheap (OWASP's weakest recommended setting is 7168 KiB with five passes).
-pub const MEMORY_KIB_MIN: u32 = 8192;
-/// The most memory, in KiB: 1 GiB for each thread is beyond what any recommendation asks for, and a
-/// typing error beyond it would take the machine down.
-pub const MEMORY_KIB_MAX: u32 = 1_048_576;
-/// The most passes: with the default memory a login then takes most of a second.
-pub const ITERATIONS_MAX: u32 = 64;
-/// The most lanes; one thread computes them all, so that more have no use.
-pub const PARALLELISM_MAX: u32 = 16;
-
-/// The cost of one password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Params {
-    /// Memory in KiB; at least eight a lane.
-    pub memory_kib: u32,
-    /// Passes over the memory; at least 1.
-    pub iterations: u32,
-    /// Lanes; at least 1.
-    pub parallelism: u32,
-}
-
-impl Params {
-    fn of(verifier: &Verifier) -> Params {
-        Params { memory_kib: verifier.memory_kib, iterations: verifier.iterations, parallelism: verifier.parallelism }
-    }
-}
 
 /// The server's secret, which is part of every hash: stolen verifiers alone cannot be attacked.
 pub type Secret = Zeroizing<[u8; 32]>;
@@ -87,7 +62,7 @@ struct Shared {
 }
 
 struct State {
-    params: Params,
+    params: HashParams,
     waiting: VecDeque<(Ticket, HashOp)>,
     running: usize,
     done: Vec<(Ticket, HashDone)>,
@@ -115,7 +90,7 @@ impl Hasher {
     /// The operating system gives no thread.
     pub fn start(
         threads: usize,
-        params: Params,
+        params: HashParams,
         secret: Secret,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> std::io::Result<Hasher> {
@@ -159,7 +134,7 @@ impl Hasher {
     }
 
     /// Uses other parameters from the next password on.
-    pub fn set_params(&self, params: Params) {
+    pub fn set_params(&self, params: HashParams) {
         self.shared.lock().params = params;
     }
 }
@@ -218,7 +193,7 @@ fn run(shared: &Shared) {
 ///
 /// # Errors
 /// See [`HashError`].
-pub fn create(password: &Password, params: Params, secret: &Secret) -> Result<Verifier, HashError> {
+pub fn create(password: &Password, params: HashParams, secret: &Secret) -> Result<Verifier, HashError> {
     Area::default().create(password, params, secret)
 }
 
@@ -228,11 +203,11 @@ pub fn create(password: &Password, params: Params, secret: &Secret) -> Result<Ve
 struct Area(Vec<Block>);
 
 impl Area {
-    fn answer(&mut self, op: HashOp, params: Params, secret: &Secret) -> Result<HashDone, HashError> {
+    fn answer(&mut self, op: HashOp, params: HashParams, secret: &Secret) -> Result<HashDone, HashError> {
         match op {
             HashOp::Create(password) => self.create(&password, params, secret).map(HashDone::Created),
             HashOp::Verify(password, Some(verifier)) => {
-                let old = Params::of(&verifier);
+                let old = HashParams::of(&verifier);
                 let found = self.hash(&password, &verifier.salt, old, secret)?;
                 let matches = bool::from(found.ct_eq(&verifier.hash));
                 let upgraded = match matches && old != params {
@@ -249,11 +224,11 @@ impl Area {
         }
     }
 
-    fn create(&mut self, password: &Password, params: Params, secret: &Secret) -> Result<Verifier, HashError> {
+    fn create(&mut self, password: &Password, params: HashParams, secret: &Secret) -> Result<Verifier, HashError> {
         let mut salt = [0; 16];
         getrandom::fill(&mut salt).map_err(|_| HashError::Randomness)?;
         let hash = *self.hash(password, &salt, params, secret)?;
-        let Params { memory_kib, iterations, parallelism } = params;
+        let HashParams { memory_kib, iterations, parallelism } = params;
         Ok(Verifier { memory_kib, iterations, parallelism, salt, hash })
     }
 
@@ -261,11 +236,14 @@ impl Area {
         &mut self,
         password: &Password,
         salt: &[u8; 16],
-        params: Params,
+        params: HashParams,
         secret: &Secret,
     ) -> Result<Zeroizing<[u8; 32]>, HashError> {
-        let Params { memory_kib, iterations, parallelism } = params;
-        if memory_kib > MEMORY_KIB_MAX || iterations > ITERATIONS_MAX || parallelism > PARALLELISM_MAX {
+        let HashParams { memory_kib, iterations, parallelism } = params;
+        if memory_kib > ARGON2_MEMORY_KIB_MAX
+            || iterations > ARGON2_ITERATIONS_MAX
+            || parallelism > ARGON2_PARALLELISM_MAX
+        {
             return Err(HashError::Params);
         }
         let mut hash = Zeroizing::new([0; 32]);
@@ -292,7 +270,7 @@ impl Area {
     }
 
     /// Gives back what an old verifier with greater parameters took.
-    fn shrink_to(&mut self, params: Params) {
+    fn shrink_to(&mut self, params: HashParams) {
         let count = usize::try_from(params.memory_kib).unwrap_or(usize::MAX);
         if self.0.len() > count {
             self.0.truncate(count);
@@ -308,15 +286,15 @@ mod tests {
     use std::time::Duration;
 
     /// Small, because the tests are about the pool and not about the cost.
-    const SMALL: Params = Params { memory_kib: 64, iterations: 1, parallelism: 1 };
-    const OTHER: Params = Params { memory_kib: 128, iterations: 2, parallelism: 2 };
+    const SMALL: HashParams = HashParams { memory_kib: 64, iterations: 1, parallelism: 1 };
+    const OTHER: HashParams = HashParams { memory_kib: 128, iterations: 2, parallelism: 2 };
 
     fn secret(byte: u8) -> Secret {
         Zeroizing::new([byte; 32])
     }
 
     /// A pool and a way to wait for its answers.
-    fn pool(threads: usize, params: Params) -> (Hasher, mpsc::Receiver<()>) {
+    fn pool(threads: usize, params: HashParams) -> (Hasher, mpsc::Receiver<()>) {
         let (woken, wakes) = mpsc::channel();
         let hasher = Hasher::start(threads, params, secret(7), move || {
             let _ = woken.send(());
@@ -353,7 +331,7 @@ mod tests {
         else {
             panic!("no verifier");
         };
-        assert_eq!(Params::of(&verifier), SMALL);
+        assert_eq!(HashParams::of(&verifier), SMALL);
         let verify = |text: &str, verifier: Option<&Verifier>| {
             verified(answer(&hasher, &wakes, HashOp::Verify(Password::new(text), verifier.cloned())))
         };
@@ -391,12 +369,12 @@ mod tests {
         let (matches, upgraded) = verify("correct horse", &old);
         let new = upgraded.expect("an upgrade");
         assert!(matches);
-        assert_eq!(Params::of(&new), SMALL);
+        assert_eq!(HashParams::of(&new), SMALL);
         assert_eq!(verify("correct horse", &new), (true, None));
 
         hasher.set_params(OTHER);
         let (_, upgraded) = verify("correct horse", &new);
-        assert_eq!(upgraded.map(|verifier| Params::of(&verifier)), Some(OTHER));
+        assert_eq!(upgraded.map(|verifier| HashParams::of(&verifier)), Some(OTHER));
     }
 
     #[test]

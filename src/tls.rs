@@ -30,11 +30,6 @@ use crate::logging::Escaped;
 use crate::ops::Sha256;
 use crate::protocol::{ALPN, Timestamp};
 
-/// Where the certificate is looked for first; a pair is generated only here.
-pub const DEFAULT_CERT: &str = "./certs/cert.pem";
-/// Where its key is looked for first.
-pub const DEFAULT_KEY: &str = "./certs/key.pem";
-
 /// TLS 1.2 sessions kept for clients that know session numbers but no tickets. They are rare; with the
 /// longest client chain so many take 4 MiB.
 const SESSION_CACHE: usize = 256;
@@ -67,10 +62,11 @@ enum Origin {
 
 impl Files {
     /// Chooses between what the configuration names, what systemd hands over in `credentials` as
-    /// `tls-cert` and `tls-key`, and the default paths, in that order.
-    pub fn choose(cert: &Path, key: &Path, credentials: Option<&Path>) -> Files {
+    /// `tls-cert` and `tls-key`, and the default paths, in that order. `named` tells which of the first
+    /// and the last `cert` and `key` are.
+    pub fn choose(cert: &Path, key: &Path, named: bool, credentials: Option<&Path>) -> Files {
         let files = |cert: &Path, key: &Path, origin| Files { cert: cert.to_owned(), key: key.to_owned(), origin };
-        if (cert, key) != (Path::new(DEFAULT_CERT), Path::new(DEFAULT_KEY)) {
+        if named {
             return files(cert, key, Origin::Named);
         }
         if let Some(dir) = credentials {

@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::Config;
-use crate::hasher;
 use crate::hub::settings::Registration;
-use crate::tls::{DEFAULT_CERT, DEFAULT_KEY};
+use crate::ops;
 
 /// Most addresses in `listen`: more than any machine needs, few enough that a mistake is noticed.
 pub(super) const LISTEN_MAX: usize = 16;
@@ -131,6 +130,11 @@ const fn number(
 
 const DAY: u64 = 86_400;
 
+/// Where the certificate is looked for unless the file names another place.
+pub(super) const DEFAULT_CERT: &str = "./certs/cert.pem";
+/// Where its key is.
+pub(super) const DEFAULT_KEY: &str = "./certs/key.pem";
+
 /// Every key, in the order of the example file: keys without a section first, then section by section.
 pub(super) static KEYS: &[Key] = &[
     Key {
@@ -184,20 +188,20 @@ pub(super) static KEYS: &[Key] = &[
     ),
     number(
         "accounts.argon2.memory_kib",
-        (19_456, hasher::MEMORY_KIB_MIN as u64, hasher::MEMORY_KIB_MAX as u64, Zero::Refused),
+        (19_456, ops::ARGON2_MEMORY_KIB_MIN as u64, ops::ARGON2_MEMORY_KIB_MAX as u64, Zero::Refused),
         |c| &mut c.argon2_memory_kib,
         "Memory of one Argon2id password hash in KiB; each of up to four hasher threads holds so much. The three \
          defaults are OWASP's recommendation. Accounts move to new values at their next login.",
     ),
     number(
         "accounts.argon2.iterations",
-        (2, 1, hasher::ITERATIONS_MAX as u64, Zero::Refused),
+        (2, 1, ops::ARGON2_ITERATIONS_MAX as u64, Zero::Refused),
         |c| &mut c.argon2_iterations,
         "Passes over that memory.",
     ),
     number(
         "accounts.argon2.parallelism",
-        (1, 1, hasher::PARALLELISM_MAX as u64, Zero::Refused),
+        (1, 1, ops::ARGON2_PARALLELISM_MAX as u64, Zero::Refused),
         |c| &mut c.argon2_parallelism,
         "Lanes of that memory. One thread computes them all, so more of them do not make a login faster.",
     ),

@@ -126,7 +126,7 @@ days = 117
             outbound_bytes: 65_536,
         }
     );
-    assert_eq!(config.argon2(), hasher::Params { memory_kib: 8192, iterations: 3, parallelism: 4 });
+    assert_eq!(config.argon2(), HashParams { memory_kib: 8192, iterations: 3, parallelism: 4 });
 }
 
 #[test]

@@ -463,14 +463,14 @@ fn validity_and_exposure_are_warned_about() {
 #[test]
 fn named_files_come_before_credentials_and_those_before_the_default_pair() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (cert, key) = (Path::new(DEFAULT_CERT), Path::new(DEFAULT_KEY));
-    let choose = |cert, key| Files::choose(cert, key, Some(dir.path()));
-    assert_eq!(choose(cert, key).origin, Origin::Default);
+    let (cert, key) = (Path::new("certs/cert.pem"), Path::new("certs/key.pem"));
+    let choose = |named| Files::choose(cert, key, named, Some(dir.path()));
+    assert_eq!(choose(false).origin, Origin::Default);
     fs::write(dir.path().join("tls-key"), "").expect("a file");
-    let handed = choose(cert, key);
+    let handed = choose(false);
     assert_eq!((handed.origin, handed.cert), (Origin::Credentials, dir.path().join("tls-cert")));
-    assert_eq!(choose(Path::new("/x"), Path::new("/y")).origin, Origin::Named);
-    assert_eq!(Files::choose(cert, key, None).origin, Origin::Default);
+    assert_eq!(choose(true), Files { cert: cert.to_owned(), key: key.to_owned(), origin: Origin::Named });
+    assert_eq!(Files::choose(cert, key, false, None).origin, Origin::Default);
 }
 
 #[test]
