@@ -179,9 +179,18 @@ impl Core {
         self.out.push(Effect::MaxLine(conn, MAX_LINE_BEFORE_LOGIN));
     }
 
+    /// Starts the time that a member may say nothing.
     fn wait_for_anything(&mut self, conn: ConnId) {
         let deadline = self.hub.settings.idle_timeout.map(|timeout| self.now.monotonic + timeout);
         self.out.push(Effect::Deadline(conn, deadline));
+    }
+
+    fn wait_again(&mut self, conn: ConnId) {
+        if self.hub.session(conn).is_some_and(|session| session.is_ready()) {
+            self.wait_for_anything(conn);
+        } else {
+            self.wait_for_login(conn);
+        }
     }
 
     fn ended(&mut self, conn: ConnId) {
@@ -201,7 +210,8 @@ impl Core {
                     self.bye(conn, "too-slow", Some("nothing was read for too long; your messages are kept"));
                 }
             }
-            Expiry::Session if session.in_flight > 0 => self.wait_for_login(conn), // its answer is on the way
+            // A login, or a command, is under way: its end sets the next deadline.
+            Expiry::Session if session.in_flight > 0 => self.wait_again(conn),
             Expiry::Session | Expiry::Line => self.bye(conn, "idle", None),
         }
     }
@@ -321,7 +331,7 @@ impl Core {
     fn line(&mut self, conn: ConnId, line: Result<&str, LineFault>) {
         let Some(session) = self.hub.session_mut(conn).filter(|session| !session.closing) else { return };
         let first = !std::mem::replace(&mut session.greeted_back, true);
-        if matches!(session.state, State::Ready(_)) {
+        if matches!(session.state, State::Ready(_)) && self.hub.settings.idle_timeout.is_some() {
             self.wait_for_anything(conn);
         }
         let sentence = match line {

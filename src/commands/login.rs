@@ -270,15 +270,16 @@ impl Core {
                 let line = Line::err(&head, Code::InUse).key("max", room);
                 return self.reply(conn, line.text("too many sessions of this account; /takeover ends the oldest"));
             }
-            for oldest in live.iter().take(live.len() + 1 - room) {
-                self.bye(*oldest, "replaced", Some("another session took over"));
-            }
         }
         let manual = self.hub.session(conn).is_some_and(|session| session.manual_ack);
         let behind = std::mem::take(&mut opened.behind);
         let invitations = std::mem::take(&mut opened.invitations);
         let account = opened.account;
         let first = self.enter(conn, &user, opened);
+        // The old ones end only now, so that the account is never offline in between.
+        for oldest in live.iter().take((live.len() + 1).saturating_sub(room)) {
+            self.bye(*oldest, "replaced", Some("another session took over"));
+        }
         if let Some(member) = self.hub.member_mut(conn) {
             member.delivery = Delivery::arriving(&behind);
         }
