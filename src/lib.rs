@@ -8,6 +8,7 @@
 //! - [`hub`]: who is here, who is in which room, who receives what.
 //! - [`commands`]: the core's only entry: an input goes in, effects come out. No clock, no socket, no
 //!   file, no thread.
+//! - [`store`]: one SQLite file behind a thread that commits in groups.
 //! - [`hasher`]: Argon2id on a small bounded pool of threads.
 //! - [`tls`]: certificates → what a handshake starts from.
 //! - [`config`]: what the operator wrote → what it means.
@@ -34,5 +35,7 @@ pub mod ops;
 pub mod service;
 #[cfg(feature = "daemon")]
 pub mod session;
+#[cfg(feature = "daemon")]
+pub mod store;
 #[cfg(feature = "daemon")]
 pub mod tls;
