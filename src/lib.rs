@@ -13,29 +13,40 @@
 //! - [`tls`]: certificates → what a handshake starts from.
 //! - [`config`]: what the operator wrote → what it means.
 //! - [`service`]: systemd, listening sockets, file descriptors. [`logging`]: the log.
-//! - [`cli`]: the command line.
+//! - [`cli`]: the command line. [`operator`]: its commands. [`startup`]: from it to a loop.
 
 pub mod protocol;
 
 #[cfg(feature = "daemon")]
-pub mod cli;
+pub mod ops;
 #[cfg(feature = "daemon")]
-pub mod commands;
-#[cfg(feature = "daemon")]
-pub mod config;
-#[cfg(feature = "daemon")]
-pub mod hasher;
+pub mod session;
+
 #[cfg(feature = "daemon")]
 pub mod hub;
+
+#[cfg(feature = "daemon")]
+pub mod commands;
+
+#[cfg(feature = "daemon")]
+pub mod store;
+
+#[cfg(feature = "daemon")]
+pub mod hasher;
+
+#[cfg(feature = "daemon")]
+pub mod tls;
+
+#[cfg(feature = "daemon")]
+pub mod config;
+
+#[cfg(feature = "daemon")]
+pub mod cli;
 #[cfg(feature = "daemon")]
 pub mod logging;
 #[cfg(feature = "daemon")]
-pub mod ops;
+pub mod operator;
 #[cfg(feature = "daemon")]
 pub mod service;
 #[cfg(feature = "daemon")]
-pub mod session;
-#[cfg(feature = "daemon")]
-pub mod store;
-#[cfg(feature = "daemon")]
-pub mod tls;
+pub mod startup;

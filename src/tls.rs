@@ -296,11 +296,6 @@ impl Tls {
     }
 }
 
-/// Lower-case hexadecimal, as everywhere a fingerprint is shown or typed.
-pub fn hex(hash: &Sha256) -> String {
-    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// SHA-256 of the certificate that the client of a finished handshake proved to hold the key of.
 pub fn client_certificate(connection: &ServerConnection) -> Option<Sha256> {
     connection.peer_certificates()?.first().map(|leaf| Sha256::of(leaf))
