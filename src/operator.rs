@@ -51,11 +51,11 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// The text for standard error, control characters escaped.
+    /// The text for standard error, control characters escaped. Problems of a file begin with its name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Config(problems) => f.write_str(&lines(problems)),
-            Failure::Failed(text) => f.write_str(&escaped(text)),
+            Failure::Failed(text) => write!(f, "downstream: {}", escaped(text)),
         }
     }
 }
@@ -219,7 +219,10 @@ impl Operator<'_> {
             Command::Backup { file } => {
                 self.open(Fresh::Refused)?.database.backup(&file)?;
                 let file = Escaped(file.display());
-                writeln!(self.out, "wrote {file}; keep server.key too, in another place: the copy does not open without it")?;
+                writeln!(
+                    self.out,
+                    "wrote {file}; keep server.key too, in another place: the copy does not open without it"
+                )?;
                 Ok(())
             }
         }
@@ -233,7 +236,8 @@ impl Operator<'_> {
                     return Err(Failure::Failed(format!("there is a user {name} already")));
                 }
                 let password = self.password(&name, &password)?;
-                let verifier = hasher::create(&password, self.config.argon2(), &opened.secret).map_err(Failure::because)?;
+                let verifier =
+                    hasher::create(&password, self.config.argon2(), &opened.secret).map_err(Failure::because)?;
                 opened.database.add_user(&name, &verifier, admin, now())?;
                 writeln!(self.out, "added {name}{}", if admin { ", an administrator" } else { "" })?;
             }
@@ -241,7 +245,8 @@ impl Operator<'_> {
                 let mut opened = self.open(Fresh::Refused)?;
                 opened.existing(&name)?;
                 let password = self.password(&name, &password)?;
-                let verifier = hasher::create(&password, self.config.argon2(), &opened.secret).map_err(Failure::because)?;
+                let verifier =
+                    hasher::create(&password, self.config.argon2(), &opened.secret).map_err(Failure::because)?;
                 opened.database.set_password(&name, &verifier, now())?;
                 writeln!(self.out, "{name} has a new password; sessions and tokens have ended")?;
             }
@@ -294,7 +299,9 @@ impl Operator<'_> {
         let data = &self.config.data;
         if fresh == Fresh::Refused && !data.exists() {
             let data = data.display();
-            return Err(Failure::Failed(format!("{data} does not exist; name the data directory with --data or --config")));
+            return Err(Failure::Failed(format!(
+                "{data} does not exist; name the data directory with --data or --config"
+            )));
         }
         let key = ServerKey::load_or_create(data, self.credentials)?;
         let secret = key.password_secret();
@@ -337,7 +344,7 @@ impl Operator<'_> {
         let text = std::str::from_utf8(&bytes).map_err(|_| failed(&"not UTF-8 text"))?;
         let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
         if line.contains(['\n', '\r', '\0']) {
-            return Err(failed(&"has more than one line; a password is one"));
+            return Err(failed(&"has a line break or a NUL in it; a password is one line"));
         }
         Ok(Password::new(line))
     }

@@ -77,7 +77,7 @@ fn warn<T: std::fmt::Display>(warnings: impl IntoIterator<Item = T>) {
     }
 }
 
-/// All or nothing: problems are logged one by one, and nothing of what was read holds.
+/// All or nothing. Problems are logged one by one: a line each is easier to read than all in one.
 fn reload(source: Source, credentials: Option<PathBuf>) -> Reload {
     Box::new(move |running| {
         let read = || -> Result<(Config, Tls), Failure> {
@@ -97,7 +97,7 @@ fn reload(source: Source, credentials: Option<PathBuf>) -> Reload {
             for problem in &problems {
                 log::error!("not reloaded: {problem}");
             }
-            format!("{} problems in the new configuration; the old one stays", problems.len())
+            "see the problems above".to_owned()
         })
     })
 }
@@ -124,11 +124,16 @@ impl Welcome {
             let _ = writeln!(out, "connect with: openssl s_client -quiet -connect {}", reachable(address));
         }
         if self.first {
-            let _ = writeln!(out, "{}", match self.registration {
-                Registration::Open => "then type: /register NAME PASSWORD and /join #lobby; /help shows the rest",
-                Registration::Invite => "then type: /register NAME PASSWORD CODE, with a code of: downstream invite",
-                Registration::Closed => "there is no account yet; add one with: downstream user add NAME",
-            });
+            let _ = writeln!(
+                out,
+                "{}",
+                match self.registration {
+                    Registration::Open => "then type: /register NAME PASSWORD and /join #lobby; /help shows the rest",
+                    Registration::Invite =>
+                        "then type: /register NAME PASSWORD CODE, with a code of: downstream invite",
+                    Registration::Closed => "there is no account yet; add one with: downstream user add NAME",
+                }
+            );
         }
         out
     }
@@ -150,4 +155,76 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn welcome(registration: Registration, first: bool) -> Welcome {
+        Welcome { fingerprint: Sha256([0xab; 32]), registration, first }
+    }
+
+    #[test]
+    fn the_start_says_where_to_connect_and_how_to_begin() {
+        let addresses = ["0.0.0.0:7667", "[::]:7667", "192.0.2.1:1"].map(|text| text.parse().expect("an address"));
+        assert_eq!(
+            welcome(Registration::Open, true).text(&addresses),
+            format!(
+                "listening on 0.0.0.0:7667\nlistening on [::]:7667\nlistening on 192.0.2.1:1\n\
+                 certificate SHA-256 {}\n\
+                 connect with: openssl s_client -quiet -connect 127.0.0.1:7667\n\
+                 then type: /register NAME PASSWORD and /join #lobby; /help shows the rest\n",
+                "ab".repeat(32)
+            )
+        );
+        let last = |registration, first, from: usize| {
+            let text = welcome(registration, first).text(&addresses[from..]);
+            text.lines().last().expect("a line").to_owned()
+        };
+        assert_eq!(
+            last(Registration::Invite, true, 0),
+            "then type: /register NAME PASSWORD CODE, with a code of: downstream invite"
+        );
+        assert_eq!(
+            last(Registration::Closed, true, 0),
+            "there is no account yet; add one with: downstream user add NAME"
+        );
+        assert_eq!(last(Registration::Open, false, 1), "connect with: openssl s_client -quiet -connect [::1]:7667");
+        assert_eq!(last(Registration::Open, false, 2), "connect with: openssl s_client -quiet -connect 192.0.2.1:1");
+    }
+
+    #[test]
+    fn a_reload_is_whole_or_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        let pair = |cn: &str| {
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let cert = rcgen::CertificateParams::new(vec![cn.to_owned()]).expect("names").self_signed(&key);
+            (cert.expect("a certificate").pem(), key.serialize_pem())
+        };
+        let put = |name: &str, text: &str| std::fs::write(at(name), text).expect("a file");
+        let config = |name: &str| {
+            let tls = format!("cert = \"{}\"\nkey = \"{}\"", at("c.pem").display(), at("k.pem").display());
+            put("d.toml", &format!("name = \"{name}\"\ndata = \"{}\"\n[tls]\n{tls}\n", at("data").display()));
+        };
+        let source = Source { file: Some(at("d.toml")), ..Source::default() };
+        let (cert, key) = pair("one");
+        put("c.pem", &cert);
+        put("k.pem", &key);
+        config("one");
+        let running = source.load().expect("a usable file").config;
+        let first = load_tls(&running, None).expect("a usable pair").fingerprint;
+        let mut reload = reload(source, None);
+
+        let (cert, key) = pair("two");
+        config("two");
+        put("c.pem", &cert); // the moment in the middle of a renewal
+        assert!(reload(&running).is_err());
+        put("k.pem", &key);
+        let (config, tls) = reload(&running).expect("both are good");
+        assert_eq!((config.name.as_str(), tls.fingerprint != first), ("two", true));
+        put("d.toml", "nme = 3\n");
+        assert_eq!(reload(&running).err().as_deref(), Some("see the problems above"));
+    }
 }
