@@ -13,12 +13,14 @@
 //! - [`tls`]: certificates → what a handshake starts from.
 //! - [`config`]: what the operator wrote → what it means.
 //! - [`service`]: systemd, listening sockets, file descriptors. [`logging`]: the log.
+//! - [`reactor`]: the loop; the only reader of the clock.
 //! - [`cli`]: the command line. [`operator`]: its commands. [`startup`]: from it to a loop.
 
 pub mod protocol;
 
 #[cfg(feature = "daemon")]
 pub mod ops;
+
 #[cfg(feature = "daemon")]
 pub mod session;
 
@@ -41,12 +43,19 @@ pub mod tls;
 pub mod config;
 
 #[cfg(feature = "daemon")]
-pub mod cli;
+pub mod service;
+
 #[cfg(feature = "daemon")]
 pub mod logging;
+
+#[cfg(feature = "daemon")]
+pub mod reactor;
+
+#[cfg(feature = "daemon")]
+pub mod cli;
+
 #[cfg(feature = "daemon")]
 pub mod operator;
-#[cfg(feature = "daemon")]
-pub mod service;
+
 #[cfg(feature = "daemon")]
 pub mod startup;

@@ -68,11 +68,7 @@ fn operate(source: &Source, command: Command) -> Result<(), Failure> {
     let loaded = source.load()?;
     let credentials = service::credentials();
     let (mut prompt, mut out) = (Terminal::default(), std::io::stdout());
-    let mut operator = Operator {
-        config: &loaded.config,
-        credentials: credentials.as_deref(),
-        prompt: &mut prompt,
-        out: &mut out,
-    };
+    let mut operator =
+        Operator { config: &loaded.config, credentials: credentials.as_deref(), prompt: &mut prompt, out: &mut out };
     operator.run(command)
 }
