@@ -34,8 +34,9 @@ use crate::tls::Tls;
 use conn::{Conn, Filled, RECORD, SharedTls};
 use timers::Timers;
 
-/// Bytes that one connection may bring in one turn before the others have theirs.
-const READ_BUDGET: usize = 64 * 1024;
+/// Reads of one connection in one turn, of at most 4 KiB each (what rustls takes), before the others have
+/// theirs.
+const READ_BUDGET: usize = 16;
 /// Connections accepted in one turn, for the same reason; each may cost a handshake.
 const ACCEPT_BUDGET: usize = 64;
 /// Events taken from the kernel at a time.
@@ -497,8 +498,9 @@ impl Reactor {
         let Some(conn) = self.conn_mut(id) else { return };
         conn.ready = false;
         let mut budget = READ_BUDGET;
+        let mut exhausted;
         loop {
-            self.feed(id);
+            exhausted = self.feed(id);
             let has_room = self.store.has_room();
             let takes_line = self.core.takes_line(id);
             let Reactor { slots, tls, scratch, .. } = self;
@@ -517,20 +519,20 @@ impl Reactor {
                 self.make_ready(id);
                 break;
             }
-            budget = budget.saturating_sub(RECORD);
+            budget -= 1;
             match conn.fill(tls, scratch) {
                 Filled::More => {}
                 Filled::Drained => {
-                    if conn.is_open() {
-                        self.feed(id);
-                    }
+                    exhausted = self.feed(id);
                     break;
                 }
                 Filled::Opened => self.opened(id),
                 Filled::Broken => return self.broken(id),
             }
         }
-        self.told_of_end(id);
+        if exhausted {
+            self.told_of_end(id);
+        }
         // A handshake answers, tickets and alerts go out, whatever the core does.
         if self.conn_mut(id).is_some_and(|conn| conn.has_output()) {
             self.make_dirty(id);
@@ -547,12 +549,12 @@ impl Reactor {
         self.execute();
     }
 
-    /// Gives the core the lines that it takes.
-    fn feed(&mut self, id: ConnId) {
+    /// Gives the core the lines that it takes. Answers whether there are no more.
+    fn feed(&mut self, id: ConnId) -> bool {
         let Reactor { slots, core, effects, now, store, limits, .. } = self;
-        let Some(conn) = slots.get_mut(id.slot as usize).and_then(|slot| slot.conn.as_deref_mut()) else { return };
+        let Some(conn) = slots.get_mut(id.slot as usize).and_then(|slot| slot.conn.as_deref_mut()) else { return true };
         if conn.id != id || !conn.is_open() {
-            return;
+            return true;
         }
         let mut exhausted = false;
         while core.takes_line(id) && store.has_room() {
@@ -579,18 +581,13 @@ impl Reactor {
         if again && self.core.takes_line(id) {
             self.make_ready(id);
         }
+        exhausted
     }
 
-    /// Tells the core that no line will come any more, once it has had them all.
+    /// Tells the core that no line will come any more. What is left without an ending is no line.
     fn told_of_end(&mut self, id: ConnId) {
-        let takes_line = self.core.takes_line(id);
         let Some(conn) = self.conn_mut(id) else { return };
-        if !conn.ended || conn.ended_told || !conn.is_open() {
-            return;
-        }
-        // What is left without an ending is no line.
-        if takes_line && conn.lines.next_line().is_none() {
-            conn.ended_told = true;
+        if conn.ended && conn.is_open() && !std::mem::replace(&mut conn.ended_told, true) {
             self.handle(Input::Ended(id));
             self.execute();
         }
@@ -735,9 +732,10 @@ impl Reactor {
         };
         let (flushed, waits) = (conn.flushed, conn.has_output());
         if conn.is_closing() {
-            if !waits && !conn.ended_told {
-                conn.ended_told = true;
-                conn.finish();
+            if !waits && conn.finish() {
+                if conn.ended {
+                    return self.free(id); // the other side ended first: nothing is under way
+                }
                 conn.deadlines.close = Some(now.monotonic + LINGER);
                 self.arm(id);
                 self.make_ready(id);

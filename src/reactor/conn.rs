@@ -82,6 +82,8 @@ pub(super) struct Conn {
     pub(super) ended: bool,
     /// The core knows that.
     pub(super) ended_told: bool,
+    /// The stream was ended on this side.
+    finished: bool,
     /// On the list of those to be flushed.
     pub(super) dirty: bool,
     /// On the list of those whose lines or bytes wait.
@@ -128,6 +130,7 @@ impl Conn {
             readable: true,
             ended: false,
             ended_told: false,
+            finished: false,
             dirty: false,
             ready: false,
             deadlines: Deadlines::default(),
@@ -206,10 +209,12 @@ impl Conn {
             }
             Stage::Closing(_) => {
                 // Dropped unseen, so that what was sent last can be read before a reset.
-                if self.socket.read(scratch)? == 0 {
-                    return Ok(Filled::Broken);
+                if self.socket.read(scratch)? > 0 {
+                    return Ok(Filled::More);
                 }
-                Ok(Filled::More)
+                self.ended = true;
+                self.readable = false;
+                Ok(if self.finished { Filled::Broken } else { Filled::Drained })
             }
         }
     }
@@ -351,15 +356,19 @@ impl Conn {
         self.readable = true;
     }
 
-    /// The last bytes are out: ends the stream, in TLS and in TCP, once.
-    pub(super) fn finish(&mut self) {
-        let Stage::Closing(connection) = &mut self.stage else { return };
+    /// The last bytes are out: ends the stream, in TLS and in TCP. Answers whether it did, which is once.
+    pub(super) fn finish(&mut self) -> bool {
+        let Stage::Closing(connection) = &mut self.stage else { return false };
+        if std::mem::replace(&mut self.finished, true) {
+            return false;
+        }
         if let Some(mut connection) = connection.take() {
             connection.send_close_notify();
             // A socket that took everything so far takes these few bytes too, or the reader is gone.
             drop(connection.write_tls(&mut self.socket));
         }
         drop(self.socket.shutdown(Shutdown::Write));
+        true
     }
 }
 
