@@ -14,6 +14,8 @@ mod messages;
 mod people;
 mod rooms;
 
+pub use login::weakness;
+
 use crate::hub::Hub;
 use crate::hub::effects::{Effect, Expiry, Gauges, Input, Now};
 use crate::hub::settings::Settings;

@@ -12,15 +12,15 @@ use argon2::{Algorithm, Argon2, Block, Version};
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::commands::HASHES_MAX;
 use crate::ops::{
     ARGON2_ITERATIONS_MAX, ARGON2_MEMORY_KIB_MAX, ARGON2_PARALLELISM_MAX, HashDone, HashOp, HashParams, Password,
     Ticket, Verifier,
 };
 
-/// Most passwords between [`Hasher::try_submit`] and [`Hasher::drain`]. One takes about 20 ms with the
-/// default parameters, so that the last of so many waits under six seconds even for a single thread:
-/// longer, and people would give up and come again.
-pub const MAX_UNDER_WAY: usize = 256;
+/// Most passwords between [`Hasher::try_submit`] and [`Hasher::drain`]: as many as the core lets in, so
+/// that in the daemon the pool never refuses what the core has taken.
+pub const MAX_UNDER_WAY: usize = HASHES_MAX;
 /// Most threads of the pool: each holds its own memory area, and logins must not take every core from
 /// the loop and the store.
 pub const MAX_THREADS: usize = 4;

@@ -8,11 +8,19 @@
 //! - [`hub`]: who is here, who is in which room, who receives what.
 //! - [`commands`]: the core's only entry: an input goes in, effects come out. No clock, no socket, no
 //!   file, no thread.
+//! - [`store`]: one SQLite file behind a thread that commits in groups.
+//! - [`hasher`]: Argon2id on a small bounded pool of threads.
+//! - [`tls`]: certificates → what a handshake starts from.
+//! - [`config`]: what the operator wrote → what it means.
+//! - [`service`]: systemd, listening sockets, file descriptors. [`logging`]: the log.
+//! - [`reactor`]: the loop; the only reader of the clock.
+//! - [`cli`]: the command line. [`operator`]: its commands. [`startup`]: from it to a loop.
 
 pub mod protocol;
 
 #[cfg(feature = "daemon")]
 pub mod ops;
+
 #[cfg(feature = "daemon")]
 pub mod session;
 
@@ -35,10 +43,19 @@ pub mod tls;
 pub mod config;
 
 #[cfg(feature = "daemon")]
-pub mod cli;
+pub mod service;
+
 #[cfg(feature = "daemon")]
 pub mod logging;
+
 #[cfg(feature = "daemon")]
 pub mod reactor;
+
 #[cfg(feature = "daemon")]
-pub mod service;
+pub mod cli;
+
+#[cfg(feature = "daemon")]
+pub mod operator;
+
+#[cfg(feature = "daemon")]
+pub mod startup;

@@ -1,57 +1,74 @@
-//! The daemon and the operator's commands: arguments → configuration → TLS and store → loop.
+//! `downstream`: arguments → configuration → TLS and store → loop, or a command of the operator.
 //!
 //! The only place that prints or exits.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the program")]
+#![expect(clippy::print_stderr, reason = "the program speaks to its operator here")]
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use downstream::cli::{Cli, Command};
+use downstream::config::Source;
+use downstream::operator::{self, Failure, Operator, Terminal};
 use downstream::reactor::{Exit, Reactor, Setup};
-use downstream::store::{Database, ServerKey};
-use downstream::{logging, service, tls};
+use downstream::startup::{self, Prepared};
+use downstream::{logging, service};
 
 fn main() -> ExitCode {
-    let (source, command) = match Cli::parse().split() {
+    let (source, command) = match Cli::try_parse().and_then(Cli::split) {
         Ok(split) => split,
-        Err(error) => error.exit(),
+        Err(error) => {
+            // Help and version come this way too, with exit code 0. A closed pipe has nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
     };
     logging::start();
-    match run(source, command) {
-        Ok(Exit::Graceful) => ExitCode::SUCCESS,
-        Ok(Exit::AtOnce) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("downstream: {error}");
-            ExitCode::FAILURE
-        }
+    let done = match command {
+        Command::Serve(_) => serve(source),
+        Command::Check => check(&source).map(|()| ExitCode::SUCCESS),
+        command => operate(&source, command).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        ExitCode::from(failure.exit_code())
+    })
+}
+
+/// Serves until a signal ends it.
+fn serve(source: Source) -> Result<ExitCode, Failure> {
+    let Prepared { config, tls, database, key, listeners, service, reload, welcome } = startup::prepare(source)?;
+    let setup = Setup { config, tls, database, key, listeners, service, reload };
+    let reactor = Reactor::new(setup).map_err(Failure::because)?;
+    let addresses = reactor.addresses();
+    let mut out = std::io::stdout().lock();
+    // Who closed standard output does not want to know; the daemon is there for others.
+    if out.write_all(welcome.text(&addresses).as_bytes()).and_then(|()| out.flush()).is_err() {
+        welcome.log(&addresses);
+    }
+    drop(out);
+    match reactor.run().map_err(Failure::because)? {
+        Exit::Graceful => Ok(ExitCode::SUCCESS),
+        Exit::AtOnce => Ok(ExitCode::FAILURE),
     }
 }
 
-fn run(source: downstream::config::Source, command: Command) -> Result<Exit, Box<dyn std::error::Error>> {
-    let Command::Serve(_) = command else { return Err("not yet".into()) };
-    let loaded = source.load()?;
-    let config = loaded.config;
+/// Reports on configuration and certificates.
+fn check(source: &Source) -> Result<(), Failure> {
     let credentials = service::credentials();
-    let files =
-        tls::Files::choose(&config.certificate, &config.key, config.names_certificate(), credentials.as_deref());
-    if files.to_be_generated() {
-        files.generate(&config.name)?;
+    let checked = operator::check(source, credentials.as_deref(), service::raise_descriptors())?;
+    for warning in checked.warnings {
+        eprintln!("warning: {warning}");
     }
-    let tls = tls::Tls::load(&files)?;
-    let key = ServerKey::load_or_create(&config.data, credentials.as_deref())?;
-    let database = Database::open(&config.data, &key)?;
-    let listeners = service::listeners(&config.listen)?;
-    let reload = Box::new(move |running: &downstream::config::Config| {
-        let reloaded = source.reload(running).map_err(|e| e.to_string())?;
-        let tls = tls::Tls::load(&files).map_err(|e| e.to_string())?;
-        Ok((reloaded.config, tls))
-    });
-    let fingerprint = tls.fingerprint;
-    let service = service::Service::from_env();
-    let reactor = Reactor::new(Setup { config, tls, database, key, listeners, service, reload })?;
-    for address in reactor.addresses() {
-        println!("listening on {address}");
-    }
-    println!("certificate sha256 {}", fingerprint.to_hex());
-    Ok(reactor.run()?)
+    Ok(std::io::stdout().write_all(checked.report.as_bytes())?)
+}
+
+/// Does a command of the operator on the database.
+fn operate(source: &Source, command: Command) -> Result<(), Failure> {
+    let loaded = source.load()?;
+    let credentials = service::credentials();
+    let (mut prompt, mut out) = (Terminal::default(), std::io::stdout());
+    let mut operator =
+        Operator { config: &loaded.config, credentials: credentials.as_deref(), prompt: &mut prompt, out: &mut out };
+    operator.run(command)
 }

@@ -23,7 +23,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{Accepted, AcceptedAlert, ParsedCertificate, ServerConnection, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore, ServerConfig};
-use sha2::Digest as _;
 use zeroize::Zeroizing;
 
 use crate::logging::Escaped;
@@ -270,7 +269,7 @@ impl Tls {
             (Ok(chain), Ok(key)) => (chain, key),
             (chain, key) => return Err(TlsErrors([chain.err(), key.err()].into_iter().flatten().collect())),
         };
-        let fingerprint = chain.first().map_or(Sha256([0; 32]), sha256);
+        let fingerprint = chain.first().map_or(Sha256([0; 32]), |leaf| Sha256::of(leaf));
         let mut warnings = Vec::new();
         warnings.extend(chain.first().and_then(|leaf| validity_warning(&files.cert, leaf, now)));
         warnings.extend(exposure_warning(&files.key));
@@ -297,14 +296,9 @@ impl Tls {
     }
 }
 
-/// Lower-case hexadecimal, as everywhere a fingerprint is shown or typed.
-pub fn hex(hash: &Sha256) -> String {
-    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// SHA-256 of the certificate that the client of a finished handshake proved to hold the key of.
 pub fn client_certificate(connection: &ServerConnection) -> Option<Sha256> {
-    connection.peer_certificates()?.first().map(sha256)
+    connection.peer_certificates()?.first().map(|leaf| Sha256::of(leaf))
 }
 
 /// The TLS version of a finished handshake, as `/admin sessions` shows it.
@@ -314,10 +308,6 @@ pub fn version_name(connection: &ServerConnection) -> &'static str {
         Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
         _ => "none",
     }
-}
-
-fn sha256(cert: &CertificateDer<'_>) -> Sha256 {
-    Sha256(sha2::Sha256::digest(cert.as_ref()).into())
 }
 
 /// Certificates in their order, and the first private key.

@@ -52,7 +52,7 @@ impl From<Wait> for AnyWait {
 }
 
 /// Whether a new password will do for an account of this name; else the words for the answer.
-pub(super) fn weakness(user: &UserName, password: &Password) -> Option<&'static str> {
+pub fn weakness(user: &UserName, password: &Password) -> Option<&'static str> {
     let text = password.0.as_str();
     if !(PASSWORD_MIN..=PASSWORD_MAX).contains(&text.len()) {
         Some("a password has 8 to 1024 bytes")

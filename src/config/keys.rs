@@ -216,8 +216,8 @@ pub(super) static KEYS: &[Key] = &[
         "limits.message_burst",
         (30, 1, 1_000_000, Zero::Off),
         |c| &mut c.message_burst,
-        "Messages that an account may send at once before the rate above counts. A pasted page fits. 0 switches \
-         that rate off too.",
+        "Messages that an account may send at once before the rate above counts. A pasted page fits. Off means one at \
+         a time.",
     ),
     number(
         "limits.logins_per_minute",
