@@ -1,7 +1,21 @@
 //! DownStream: a self-hosted chat server that a person can talk to by hand.
-pub mod ops;
+//!
+//! The map, from the wire to the disk; a module names only what stands above it:
+//!
+//! - [`protocol`]: the wire, both directions. Lines, names, requests, replies.
+//! - [`ops`]: what the core may ask of a store and of the password hasher. Plain data.
+//! - [`session`]: the state of one connection.
+//! - [`hub`]: who is here, who is in which room, who receives what.
+//! - [`commands`]: the core's only entry: an input goes in, effects come out. No clock, no socket, no
+//!   file, no thread.
+
 pub mod protocol;
-pub mod hub {
-    //! x
-    pub mod settings;
-}
+
+#[cfg(feature = "daemon")]
+pub mod ops;
+#[cfg(feature = "daemon")]
+pub mod session;
+#[cfg(feature = "daemon")]
+pub mod hub;
+#[cfg(feature = "daemon")]
+pub mod commands;

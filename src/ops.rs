@@ -10,8 +10,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
+pub use crate::protocol::{Act, Password, ProfileChange, Show};
 use crate::protocol::{PostKey, RoomName, Target, Timestamp, UserName};
 
 /// An account's key in the store; never shown to anybody and never used again.
@@ -67,23 +66,6 @@ pub struct Verifier {
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Verifier(..)")
-    }
-}
-
-/// A password on its way to the hasher. Wiped when dropped, not shown by `Debug`.
-#[derive(Clone)]
-pub struct Password(pub Zeroizing<String>);
-
-impl Password {
-    /// Takes a copy of `text` into memory that is wiped.
-    pub fn new(text: &str) -> Password {
-        Password(Zeroizing::new(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(..)")
     }
 }
 
@@ -145,40 +127,6 @@ pub struct Credentials {
 }
 
 // ---- writes ------------------------------------------------------------------------------------
-
-/// What `/invite`, `/kick` and their kin do to a person in a room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the command of its name")]
-pub enum Act {
-    Invite,
-    Kick,
-    Ban,
-    Unban,
-    Op,
-    Deop,
-}
-
-/// The parts of a profile; `None` leaves one as it is, an empty text removes it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the key of its name in /profile")]
-pub struct ProfileChange {
-    pub name: Option<String>,
-    pub email: Option<String>,
-    pub note: Option<String>,
-    pub show: Option<Show>,
-}
-
-/// Who else may see a profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Show {
-    /// Everybody with an account.
-    All,
-    /// Members of a common room.
-    #[default]
-    Rooms,
-    /// Nobody.
-    Nobody,
-}
 
 /// An address or a network (prefix length in bits) that may not connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

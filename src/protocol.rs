@@ -1,15 +1,20 @@
 //! The wire, both directions, for the server and its clients alike.
 //!
-//! A line from a client is cut out of the byte stream by [`LineSplitter`]
+//! A line from a client is cut out of the byte stream by [`LineSplitter`], read by [`request::parse`]
 //! and described by the table in [`verb`]; a line from the server is written by [`reply`]. Names,
 //! labels and times are newtypes whose parser is the only constructor.
 
 pub mod line;
 pub mod name;
+pub mod reply;
+pub mod request;
 pub mod time;
+pub mod verb;
 
 pub use line::{LineFault, LineSplitter};
 pub use name::{Label, NameInvalid, PostKey, RoomName, Target, UserName};
+pub use reply::{Code, Head, Line};
+pub use request::{Act, Password, ProfileChange, Request, Show};
 pub use time::Timestamp;
 
 /// The protocol that the greeting announces.

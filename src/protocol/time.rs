@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-/// Milliseconds since 1970-01-01T00:00:00Z, at most the end of the year 9999.
+/// Milliseconds since 1970-01-01T00:00:00Z, at most the last day but one of the year 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Timestamp(u64);
 
-/// 9999-12-31T23:59:59.999Z, the last that RFC 3339 can write.
-const MAX_MS: u64 = 253_402_300_799_999;
+/// 9999-12-30T22:00:00.000Z, the last that the time library can write in every zone.
+const MAX_MS: u64 = 253_402_207_200_000;
 
 impl Timestamp {
-    /// The point `ms` milliseconds after the epoch; what lies behind the year 9999 becomes its end.
+    /// The point `ms` milliseconds after the epoch; what lies behind the last becomes the last.
     pub fn from_millis(ms: u64) -> Timestamp {
         Timestamp(ms.min(MAX_MS))
     }
@@ -51,7 +51,7 @@ mod tests {
         for (ms, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (1_700_000_000_001, "2023-11-14T22:13:20.001Z"),
-            (MAX_MS, "9999-12-31T23:59:59.999Z"),
+            (MAX_MS, "9999-12-30T22:00:00.000Z"),
         ] {
             assert_eq!(Timestamp::from_millis(ms).to_string(), text);
             assert_eq!(Timestamp::parse(text), Some(Timestamp::from_millis(ms)));

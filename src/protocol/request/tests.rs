@@ -1,0 +1,218 @@
+use super::*;
+use crate::protocol::verb::{ADMIN_VERBS, VERBS};
+use proptest::prelude::*;
+
+fn request(line: &str) -> Result<Request<'_>, ParseError> {
+    parse(line).unwrap_or_else(|| panic!("{line:?} is a command"))
+}
+
+fn text_of(line: &str) -> String {
+    match request(line) {
+        Err(error) => error.to_string(),
+        Ok(request) => panic!("{line:?} reads as {request:?}"),
+    }
+}
+
+#[test]
+fn every_row_of_the_tables_is_read() {
+    for row in VERBS {
+        let name = row.name;
+        let args = vec!["#x"; row.args.0].join(" ");
+        let body = if row.body == Body::Required { " text" } else { "" };
+        let line = format!("/{name} {args}{body}");
+        assert_ne!(request(line.trim_end()), Err(ParseError::UnknownCommand), "{name}");
+    }
+    for row in ADMIN_VERBS {
+        let args = vec!["x"; row.args.0].join(" ");
+        let body = if row.body == Body::Required { " text" } else { "" };
+        let line = format!("/admin {} {args}{body}", row.name);
+        assert_ne!(request(line.trim_end()), Err(ParseError::UnknownCommand), "{}", row.name);
+    }
+}
+
+#[test]
+fn sentences() {
+    assert_eq!(Sentence::read(""), Sentence::Blank);
+    assert_eq!(Sentence::read("   "), Sentence::Blank);
+    assert_eq!(Sentence::read("hello there"), Sentence::Text("hello there"));
+    assert_eq!(Sentence::read("  hello"), Sentence::Text("  hello"));
+    assert_eq!(Sentence::read("//etc/passwd"), Sentence::Text("/etc/passwd"));
+    let head =
+        |verb: &'static str, label: Option<&str>| Head { verb: verb.into(), label: label.and_then(Label::parse) };
+    for (line, expected) in [
+        (" /login alice secret", head("msg", None)),
+        ("/nope", head("nope", None)),
+        ("/NoPe@a1 x", head("nope", Some("a1"))),
+        ("/ping@", head("ping", None)),
+        ("/ping@a!b", head("ping", None)),
+        ("/", head("*", None)),
+        ("/ hello", head("*", None)),
+        ("/p1ng@x", head("*", Some("x"))),
+    ] {
+        match Sentence::read(line) {
+            Sentence::Fault(head, _) => assert_eq!(head, expected, "{line:?}"),
+            other => panic!("{line:?} reads as {other:?}"),
+        }
+    }
+    match Sentence::read("/PING@A.b hi") {
+        Sentence::Command(command) => assert_eq!(command.head().to_string(), "ping@A.b"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn bodies_are_kept_byte_for_byte() {
+    let body = |line| match request(line) {
+        Ok(Request::Msg { body, .. }) => body.to_owned(),
+        other => panic!("{line:?} reads as {other:?}"),
+    };
+    assert_eq!(body("/msg bob hi"), "hi");
+    assert_eq!(body("/msg   bob  two  spaces "), " two  spaces ");
+    assert_eq!(body("/msg bob \"quotes stay\""), "\"quotes stay\"");
+    assert_eq!(body("/msg \"bob\" after=1"), "after=1");
+    assert_eq!(body("/msg bob  "), " ");
+    for line in ["/msg bob", "/msg bob ", "/msg", "/msg ", "/ping ", "/away "] {
+        assert!(matches!(request(line), Err(ParseError::Syntax(_))), "{line:?}");
+    }
+    assert_eq!(request("/ping"), Ok(Request::Ping { text: None }));
+    assert_eq!(request("/ping  x"), Ok(Request::Ping { text: Some(" x") }));
+    assert_eq!(
+        request("/topic #r a b"),
+        Ok(Request::Topic { room: RoomName::parse("#r").unwrap(), text: Some("a b") })
+    );
+    let long = format!("/msg bob {}", "x".repeat(MAX_BODY + 1));
+    assert_eq!(request(&long), Err(ParseError::TooMany(MAX_BODY, "bytes in a message")));
+}
+
+#[test]
+fn quotes() {
+    let password = |line| match request(line) {
+        Ok(Request::Login { password: Some(password), .. }) => password.0.to_string(),
+        other => panic!("{line:?} reads as {other:?}"),
+    };
+    assert_eq!(password(r#"/login bob "a b""#), "a b");
+    assert_eq!(password(r#"/login bob "a \"b\" \\c""#), r#"a "b" \c"#);
+    assert_eq!(password(r#"/login bob """#), "");
+    assert_eq!(password(r#"/login bob a"b\c"#), r#"a"b\c"#);
+    assert_eq!(password("/login bob name=x"), "name=x");
+    assert_eq!(text_of(r#"/login bob "a b"#), "a closing quote is missing");
+    assert_eq!(text_of(r#"/login bob "a"b"#), "a space is missing behind the closing quote");
+    assert_eq!(text_of(r#"/login bob "a\nb""#), r#"inside quotes, \ stands before " or \ only"#);
+    assert_eq!(text_of("/login bob a b"), "usage: /login USER [PASSWORD]");
+    assert!(!format!("{:?}", request("/login bob hunter22")).contains("hunter22"));
+}
+
+#[test]
+fn options() {
+    let target = Target::parse("#r").unwrap();
+    assert_eq!(
+        request("/fetch limit=5 #r after=7"),
+        Ok(Request::Fetch { target: target.clone(), bound: Bound::After(7), limit: Some(5) })
+    );
+    assert_eq!(request("/fetch #R"), Ok(Request::Fetch { target, bound: Bound::Newest, limit: None }));
+    for line in [
+        "/fetch #r after=1 before=2",
+        "/fetch #r after=x",
+        "/fetch #r after=-1",
+        "/fetch #r after=",
+        "/fetch #r limit=0",
+        "/fetch #r limit=1 limit=2",
+        "/fetch #r colour=red",
+        "/fetch after=1",
+        "/fetch #r bob",
+        "/profile bob name=x",
+        "/profile set",
+        "/profile set show=some",
+        "/profile set nick=x",
+    ] {
+        assert!(matches!(request(line), Err(ParseError::Syntax(_))), "{line:?}: {:?}", request(line));
+    }
+    let change = ProfileChange { name: Some("Bob B".into()), note: Some(String::new()), ..ProfileChange::default() };
+    assert_eq!(request(r#"/profile set "name=Bob B" note="#), Ok(Request::ProfileSet(change)));
+    assert_eq!(
+        request("/admin notice to=bob hi there"),
+        Ok(Request::Admin(Admin::Notice { to: UserName::parse("bob").ok(), text: "hi there" }))
+    );
+    assert_eq!(request("/admin notice a=b c"), Ok(Request::Admin(Admin::Notice { to: None, text: "a=b c" })));
+}
+
+#[test]
+fn names_and_lists() {
+    assert_eq!(request("/join nothash"), Err(ParseError::Name(NameInvalid { max: 48 })));
+    assert_eq!(request("/msg bo!b hi"), Err(ParseError::Name(NameInvalid { max: 32 })));
+    match request("/msg bob,#r,bo!b hi") {
+        Ok(Request::Msg { targets, .. }) => {
+            assert_eq!(targets.len(), 3);
+            assert_eq!(targets.get(2), Some(&Addressee::Invalid("bo!b", NameInvalid { max: 32 })));
+        }
+        other => panic!("{other:?}"),
+    }
+    let list = |n| (0..n).map(|n| format!("u{n}")).collect::<Vec<_>>().join(",");
+    assert!(request(&format!("/msg {} x", list(100))).is_ok());
+    assert_eq!(request(&format!("/msg {} x", list(101))), Err(ParseError::TooMany(100, "targets")));
+    assert!(matches!(request("/msg bob,,carol x"), Err(ParseError::Syntax(_))));
+    assert_eq!(
+        request("/create #r e2e private :a  topic"),
+        Ok(Request::Create { room: RoomName::parse("#r").unwrap(), private: true, e2e: true, topic: Some("a  topic") })
+    );
+    assert!(matches!(request("/create #r open"), Err(ParseError::Syntax(_))));
+    assert!(matches!(request("/create #r e2e e2e"), Err(ParseError::Syntax(_))));
+    assert_eq!(request("/ack AUTO"), Ok(Request::AckMode { manual: false }));
+    let bob = Target::parse("bob").unwrap();
+    assert_eq!(request("/ack bob 99999999999999999999"), Ok(Request::Ack { target: bob, id: u64::MAX }));
+}
+
+/// Texts that try the quoting: spaces, quotes, backslashes, equals signs, wide characters.
+fn argument() -> impl Strategy<Value = String> {
+    proptest::string::string_regex("[ \"\\\\=:a-zA-Z0-9#é,*@/-]{0,12}").unwrap()
+}
+
+fn line() -> impl Strategy<Value = String> {
+    let verbs: Vec<String> = VERBS
+        .iter()
+        .map(|row| format!("/{}", row.name))
+        .chain(ADMIN_VERBS.iter().map(|row| format!("/admin {}", row.name)))
+        .collect();
+    let word = prop_oneof![
+        argument(),
+        argument().prop_map(|text| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))),
+        Just("bob".to_owned()),
+        Just("#room".to_owned()),
+        Just("12345678".to_owned()),
+        Just("after=7".to_owned()),
+        Just("\"name=x y\"".to_owned()),
+        Just("set".to_owned()),
+        Just("all".to_owned()),
+        Just("on".to_owned()),
+    ];
+    (proptest::sample::select(verbs), proptest::collection::vec(word, 0..4))
+        .prop_map(|(verb, words)| format!("{verb} {}", words.join(" ")).trim_end().to_owned())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+
+    /// What can be read is written as a line that reads the same.
+    #[test]
+    fn printing_reads_back(line in line()) {
+        if let Some(Ok(request)) = parse(&line) {
+            let printed = request.to_string();
+            prop_assert_eq!(parse(&printed), Some(Ok(request)), "printed as {:?}", printed);
+        }
+    }
+
+    /// Any password survives its quotes.
+    #[test]
+    fn passwords_survive(password in "[^\n\r\0]{0,40}") {
+        let request = Request::Login { user: UserName::parse("bob").unwrap(), password: Some(Password::new(&password)), takeover: false };
+        let printed = request.to_string();
+        prop_assert_eq!(parse(&printed), Some(Ok(request)));
+    }
+
+    /// Nothing panics.
+    #[test]
+    fn anything_can_be_read(line in "\\PC{0,80}") {
+        let _ = Sentence::read(&line);
+        let _ = parse(&line);
+    }
+}
