@@ -349,7 +349,7 @@ fn several_addresses_are_announced_each() {
     let home = Home::new("");
     let daemon = Daemon::start({
         let mut command = home.command();
-        command.arg("serve").args(home.arguments()).args(["--listen", "127.0.0.1:0", "--listen", "[::1]:0"]);
+        command.arg("serve").args(home.arguments()).args(["--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0"]);
         command
     });
     wait_until("both are announced", || daemon.log().matches("out: listening on ").count() == 2);

@@ -422,3 +422,39 @@ fn a_disk_that_is_full_for_a_while() {
     wait_until("it stores again", || fill(&mut alice));
     assert_eq!(fetch_all(&mut alice, "#log").len(), stored + 1);
 }
+
+#[test]
+fn nothing_that_is_sealed_can_be_read_from_the_disk() {
+    let home = Home::new("");
+    let mut daemon = home.start();
+    let mut alice = Client::connect(daemon.address());
+    alice.ask("/register alice secret-of-the-password", "OK register user=alice");
+    let token = alice.ask("/token", "OK token name=<WORD> token=token:<WORD:token>")["token"].clone();
+    alice.ask("/profile set name=secret-of-the-profile note=secret-of-the-note", "OK profile<REST>");
+    alice.ask("/join #log", "OK join room=#log members=1 e2e=no last=0");
+    alice.ask("/msg #log secret-of-the-body", "OK msg id=<ID> time=<TIME> to=#log");
+    alice.ask("/post #log key-00001 secret-of-the-post", "OK post id=<ID> time=<TIME> to=#log");
+    alice.ask("/passwd secret-of-the-password secret-of-the-second", "OK passwd");
+    let mut read = 0;
+    let mut search = |when: &str| {
+        for file in std::fs::read_dir(home.path("data")).unwrap() {
+            let path = file.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            read += bytes.len();
+            for secret in ["secret-of-the", token.as_str()] {
+                let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+                assert!(!found, "{secret} stands in {} {when}", path.display());
+            }
+        }
+    };
+    search("while it runs");
+    daemon.kill();
+    search("after a crash");
+    home.start().stop();
+    search("after an orderly end");
+    assert!(read > 10_000, "hardly anything was searched");
+    let daemon = home.start();
+    let mut alice = Client::connect(daemon.address());
+    alice.ask("/login alice secret-of-the-second", "OK login user=alice unread=0");
+    alice.ask("/fetch #log limit=1", "- msg <ID> <TIME> #log alice :secret-of-the-post");
+}

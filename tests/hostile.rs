@@ -7,9 +7,10 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::client::wait_until;
+use support::client::{self, Identity, wait_until};
 use support::{Client, DEADLINE, Daemon, Ended, Home, Link, Options};
 
 /// What the daemon may gain over a flood that must not be kept. Twice the largest buffers of one
@@ -676,21 +677,60 @@ fn old_and_new_tls_and_alpn() {
     let daemon = home.start();
     let mut old = Client::raw(daemon.address(), &Options { tls12: true, ..Options::default() });
     old.expect("* hello downstream/1 ... :<TEXT>");
-    assert_eq!(old.tls_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+    assert_eq!(old.tls().protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
     old.ask("/register old password-old", "OK register user=old");
     let mut new = Client::connect(daemon.address());
-    assert_eq!(new.tls_version(), Some(rustls::ProtocolVersion::TLSv1_3));
-    assert_eq!(new.alpn(), None);
+    assert_eq!(new.tls().protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    assert_eq!(new.tls().alpn_protocol(), None);
     let alpn = Some(b"downstream/1".to_vec());
     let mut named = Client::raw(daemon.address(), &Options { alpn, ..Options::default() });
     named.expect("* hello downstream/1 ... :<TEXT>");
-    assert_eq!(named.alpn(), Some(b"downstream/1".as_slice()));
+    assert_eq!(named.tls().alpn_protocol(), Some(b"downstream/1".as_slice()));
     new.ask("/ping", "OK ping");
     // Another protocol is refused in the handshake (RFC 7301, section 3.2), or not agreed on.
     let alpn = Some(b"h2".to_vec());
     if let Ok(client) = Client::try_raw(daemon.address(), &Options { alpn, ..Options::default() }) {
-        assert_eq!(client.alpn(), None);
+        assert_eq!(client.tls().alpn_protocol(), None);
     }
+}
+
+#[test]
+fn handshakes_are_resumed_and_post_quantum() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let identity = Identity::generate();
+    let config = Arc::new(client::config(&Options { identity: Some(identity), ..Options::default() }));
+    let mut first = Client::with_config(daemon.address(), Arc::clone(&config)).unwrap();
+    first.expect("* hello downstream/1 ... :<TEXT>");
+    first.ask("/register alice password-alice", "OK register user=alice");
+    first.ask("/cert add", "OK cert<REST>");
+    assert_eq!(first.tls().handshake_kind(), Some(rustls::HandshakeKind::Full));
+    let group = first.tls().negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+    // A resumed handshake is still that of whoever held the key in the full one.
+    let mut second = Client::with_config(daemon.address(), config).unwrap();
+    second.expect("* hello downstream/1 ... :<TEXT>");
+    assert_eq!(second.tls().handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+    second.ask("/login alice", "OK login user=alice unread=0");
+}
+
+#[test]
+fn a_banned_address_is_turned_away_also_after_a_restart() {
+    let home = Home::new("");
+    std::fs::write(home.path("root.pw"), "password-root\n").unwrap();
+    for arguments in [&["user", "add", "root", "--password-file", "root.pw"][..], &["user", "admin", "root"]] {
+        assert!(home.run(arguments).status.success());
+    }
+    let mut daemon = home.start();
+    let mut root = Client::connect(daemon.address());
+    root.ask("/login root password-root", "OK login user=root unread=0");
+    root.ask("/admin ban 192.0.2.0/24", "OK admin<REST>");
+    assert!(try_greeted(daemon.address()).is_some(), "another network was banned");
+    root.ask("/admin ban 127.0.0.0/8", "OK admin<REST>");
+    assert!(try_greeted(daemon.address()).is_none());
+    daemon.stop();
+    let daemon = home.start();
+    assert!(try_greeted(daemon.address()).is_none());
 }
 
 /// Raises this process's own limit of open files.

@@ -108,11 +108,16 @@ impl Client {
 
     /// Connects, where that may fail: the daemon may be killed meanwhile.
     pub(crate) fn try_raw(address: SocketAddr, options: &Options) -> Result<Client, String> {
+        Client::with_config(address, Arc::new(config(options)))
+    }
+
+    /// Connects with a configuration of rustls, which keeps the tickets of earlier sessions.
+    pub(crate) fn with_config(address: SocketAddr, config: Arc<ClientConfig>) -> Result<Client, String> {
         let socket = TcpStream::connect(address).map_err(|e| e.to_string())?;
         socket.set_nodelay(true).map_err(|e| e.to_string())?;
         socket.set_write_timeout(Some(DEADLINE)).map_err(|e| e.to_string())?;
         let name = ServerName::try_from("downstream.test").map_err(|e| e.to_string())?;
-        let mut tls = ClientConnection::new(Arc::new(config(options)), name).map_err(|e| e.to_string())?;
+        let mut tls = ClientConnection::new(config, name).map_err(|e| e.to_string())?;
         tls.set_buffer_limit(None);
         let (tell, incoming) = channel();
         let gate = Arc::new(Gate::default());
@@ -133,14 +138,9 @@ impl Client {
         Ok(client)
     }
 
-    /// The protocol version that was agreed on.
-    pub(crate) fn tls_version(&self) -> Option<rustls::ProtocolVersion> {
-        self.tls.protocol_version()
-    }
-
-    /// What ALPN agreed on.
-    pub(crate) fn alpn(&self) -> Option<&[u8]> {
-        self.tls.alpn_protocol()
+    /// What the handshake agreed on.
+    pub(crate) fn tls(&self) -> &ClientConnection {
+        &self.tls
     }
 
     /// Sends a line.
@@ -374,7 +374,8 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn config(options: &Options) -> ClientConfig {
+/// What rustls needs to know.
+pub(crate) fn config(options: &Options) -> ClientConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] =
         if options.tls12 { &[&rustls::version::TLS12] } else { rustls::DEFAULT_VERSIONS };
