@@ -15,7 +15,30 @@ pub mod protocol;
 pub mod ops;
 #[cfg(feature = "daemon")]
 pub mod session;
+
 #[cfg(feature = "daemon")]
 pub mod hub;
+
 #[cfg(feature = "daemon")]
 pub mod commands;
+
+#[cfg(feature = "daemon")]
+pub mod store;
+
+#[cfg(feature = "daemon")]
+pub mod hasher;
+
+#[cfg(feature = "daemon")]
+pub mod tls;
+
+#[cfg(feature = "daemon")]
+pub mod config;
+
+#[cfg(feature = "daemon")]
+pub mod cli;
+#[cfg(feature = "daemon")]
+pub mod logging;
+#[cfg(feature = "daemon")]
+pub mod reactor;
+#[cfg(feature = "daemon")]
+pub mod service;

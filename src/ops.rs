@@ -69,9 +69,57 @@ impl fmt::Debug for Verifier {
     }
 }
 
+/// The least memory that an operator may choose, in KiB: below about 7 MiB the attack on stolen
+/// verifiers gets cheap (OWASP's weakest recommended setting is 7168 KiB with five passes).
+pub const ARGON2_MEMORY_KIB_MIN: u32 = 8192;
+/// The most memory, in KiB: 1 GiB for each thread is beyond what any recommendation asks for, and a
+/// typing error beyond it would take the machine down.
+pub const ARGON2_MEMORY_KIB_MAX: u32 = 1_048_576;
+/// The most passes: with the default memory a login then takes most of a second.
+pub const ARGON2_ITERATIONS_MAX: u32 = 64;
+/// The most lanes; one thread computes them all, so that more have no use.
+pub const ARGON2_PARALLELISM_MAX: u32 = 16;
+
+/// The cost of one password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashParams {
+    /// Memory in KiB; at least eight for each lane.
+    pub memory_kib: u32,
+    /// Passes over the memory; at least 1.
+    pub iterations: u32,
+    /// Lanes; at least 1.
+    pub parallelism: u32,
+}
+
+impl HashParams {
+    /// Those that a verifier was made with.
+    pub fn of(verifier: &Verifier) -> HashParams {
+        let Verifier { memory_kib, iterations, parallelism, .. } = *verifier;
+        HashParams { memory_kib, iterations, parallelism }
+    }
+}
+
 /// SHA-256 of a token, an invitation code or a client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha256(pub [u8; 32]);
+
+impl Sha256 {
+    /// Hashes `bytes`.
+    pub fn of(bytes: &[u8]) -> Sha256 {
+        use sha2::Digest as _;
+        Sha256(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// Lower-case hexadecimal.
+    pub fn to_hex(self) -> String {
+        use std::fmt::Write as _;
+        self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
+            let written = write!(hex, "{byte:02x}");
+            debug_assert!(written.is_ok(), "a String takes everything");
+            hex
+        })
+    }
+}
 
 /// Work for the password hasher.
 #[derive(Debug, Clone)]
@@ -724,6 +772,8 @@ pub struct Entry {
 /// A conversation's unread messages: those behind the marker that others sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadRow {
+    /// Which.
+    pub conversation: ConversationId,
     /// The room, or the other person.
     pub target: Target,
     /// How many; 0 only with [`Query::UnreadCounts::all`].

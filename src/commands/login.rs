@@ -1,0 +1,381 @@
+//! `/register`, `/login`, `/takeover`: from a stranger to a member, in steps.
+//!
+//! A login by password reads the account's verifier, compares in the hasher, opens the session in the
+//! store and reads what was missed; a token or a certificate is proven inside the opening itself. Only
+//! then comes the reply, and nothing else is sent to the session before it.
+
+use super::{Core, Wait as AnyWait, rate_limited};
+use crate::hub::Online;
+use crate::hub::effects::Effect;
+use crate::hub::settings::Registration;
+use crate::hub::throttle::Bucket;
+use crate::ops::{
+    AccountId, Answer, Arrival, Behind, Credentials, Done, HashDone, HashOp, MessageId, Op, Outcome, Password, Person,
+    Proof, Query, Refused, SessionOpened, Sha256,
+};
+use crate::protocol::{Code, Head, Line, MAX_LINE, RoomName, UserName};
+use crate::session::delivery::Delivery;
+use crate::session::{ConnId, Member, State};
+
+/// Messages that follow a login at once; the rest is announced.
+const MISSED_MAX: usize = 100;
+/// Bytes that they may have, so that they fit the queue of a session that reads.
+const MISSED_BYTES: usize = 48 * 1024;
+/// What a token begins with.
+pub const TOKEN_PREFIX: &str = "token:";
+/// Longest password, in bytes.
+const PASSWORD_MAX: usize = 1024;
+/// Shortest password, in bytes (NIST SP 800-63B).
+const PASSWORD_MIN: usize = 8;
+
+/// Where a login or a registration stands.
+#[derive(Debug)]
+pub(super) enum Wait {
+    /// A registration's password is being hashed.
+    Hash { user: UserName, invite: Option<Sha256> },
+    /// The account is being made.
+    Register { user: UserName },
+    /// The verifier is being read.
+    Credentials { user: UserName, password: Password, takeover: bool },
+    /// The password is being compared; the epoch of the verifier, if there is an account.
+    Verify { user: UserName, epoch: Option<i64>, takeover: bool },
+    /// The session is being opened.
+    Open { user: UserName, takeover: bool },
+    /// What was missed is being read.
+    Arrival { invitations: Vec<(RoomName, UserName)>, behind: Vec<Behind>, first: bool },
+}
+
+impl From<Wait> for AnyWait {
+    fn from(wait: Wait) -> AnyWait {
+        AnyWait::Login(wait)
+    }
+}
+
+/// Whether a new password will do for an account of this name; else the words for the answer.
+pub(super) fn weakness(user: &UserName, password: &Password) -> Option<&'static str> {
+    let text = password.0.as_str();
+    if !(PASSWORD_MIN..=PASSWORD_MAX).contains(&text.len()) {
+        Some("a password has 8 to 1024 bytes")
+    } else if text.eq_ignore_ascii_case(user.as_str()) {
+        Some("a password is not the name")
+    } else if text.starts_with(TOKEN_PREFIX) {
+        Some("a password does not begin with token:")
+    } else {
+        None
+    }
+}
+
+/// The reply to a password that will not do.
+pub(super) fn weak_password(head: &Head, why: &str) -> Line {
+    Line::err(head, Code::WeakPassword).key("max", PASSWORD_MAX).text(why)
+}
+
+impl Core {
+    pub(super) fn register(
+        &mut self,
+        conn: ConnId,
+        head: Head,
+        user: UserName,
+        password: Password,
+        invite: Option<Password>,
+    ) {
+        let invite = match (self.hub.settings.registration, invite) {
+            (Registration::Open, _) => None,
+            (Registration::Invite, Some(code)) => Some(Sha256::of(code.0.as_bytes())),
+            (Registration::Invite, None) => {
+                return self.error(conn, &head, Code::RegistrationClosed, "an invitation code is needed here");
+            }
+            (Registration::Closed, _) => {
+                return self.error(conn, &head, Code::RegistrationClosed, "ask the operator for an account");
+            }
+        };
+        if let Some(why) = weakness(&user, &password) {
+            return self.reply(conn, weak_password(&head, why));
+        }
+        let limit = self.hub.settings.registrations_per_hour;
+        let Some(network) = self.network(conn) else { return };
+        if let Err(wait) = self.throttle.registration(network, limit, self.now.monotonic) {
+            return self.reply(conn, rate_limited(&head, wait));
+        }
+        if self.hash(conn, head, Wait::Hash { user, invite }, HashOp::Create(password)) {
+            self.authenticating(conn);
+        } else {
+            self.throttle.not_registered(network);
+        }
+    }
+
+    pub(super) fn login(
+        &mut self,
+        conn: ConnId,
+        head: Head,
+        user: UserName,
+        password: Option<Password>,
+        takeover: bool,
+    ) {
+        let Some(network) = self.network(conn) else { return };
+        let limit = self.hub.settings.logins_per_minute;
+        if let Err(wait) = self.throttle.login(&user, network, limit, self.now.monotonic) {
+            return self.reply(conn, rate_limited(&head, wait));
+        }
+        let proof = match password {
+            Some(password) if !password.0.starts_with(TOKEN_PREFIX) => {
+                let query = Query::Credentials(user.clone());
+                self.ask(conn, head, Wait::Credentials { user, password, takeover }, query);
+                return self.authenticating(conn);
+            }
+            Some(token) => Proof::Token(Sha256::of(token.0.as_bytes())),
+            None => match self.hub.session(conn).and_then(|session| session.peer.certificate) {
+                Some(certificate) => Proof::Certificate(certificate),
+                None => return self.login_failed(conn, &head, &user, Refused::AuthFailed),
+            },
+        };
+        self.open_session(conn, head, user, takeover, proof);
+        self.authenticating(conn);
+    }
+
+    fn authenticating(&mut self, conn: ConnId) {
+        if let Some(session) = self.hub.session_mut(conn) {
+            session.state = State::Authenticating(None);
+        }
+    }
+
+    fn anonymous(&mut self, conn: ConnId) {
+        if let Some(session) = self.hub.session_mut(conn) {
+            session.state = State::Anonymous;
+        }
+    }
+
+    fn open_session(&mut self, conn: ConnId, head: Head, user: UserName, takeover: bool, proof: Proof) {
+        let op = Op::OpenSession { name: user.clone(), proof };
+        self.persist(conn, head, Wait::Open { user, takeover }, op);
+    }
+
+    fn login_failed(&mut self, conn: ConnId, head: &Head, user: &UserName, why: Refused) {
+        self.anonymous(conn);
+        let wrong = why == Refused::AuthFailed;
+        if wrong {
+            self.counts.failed_logins += 1;
+            log::warn!("connection {conn}: login of {user} failed");
+        } else if let Some(network) = self.network(conn) {
+            self.throttle.login_held(user, network, false);
+        }
+        self.refuse(conn, head, why);
+    }
+
+    pub(super) fn login_hashed(&mut self, conn: ConnId, head: Head, wait: Wait, done: HashDone) {
+        match (wait, done) {
+            (Wait::Hash { user, invite }, HashDone::Created(verifier)) => {
+                // Nobody waits for the account of a connection that is gone.
+                if self.hub.session(conn).is_some() {
+                    let op = Op::Register { name: user.clone(), verifier, invite };
+                    self.persist(conn, head, Wait::Register { user }, op);
+                }
+            }
+            (Wait::Hash { .. }, _) => {
+                self.anonymous(conn);
+                self.forget_registration(conn);
+                self.refuse(conn, &head, Refused::Internal);
+            }
+            (Wait::Verify { user, epoch, takeover }, HashDone::Verified { matches, upgraded }) => match epoch {
+                Some(epoch) if matches => {
+                    self.open_session(conn, head, user, takeover, Proof::Password { epoch, upgraded });
+                }
+                _ => self.login_failed(conn, &head, &user, Refused::AuthFailed),
+            },
+            (Wait::Verify { user, .. }, _) => self.login_failed(conn, &head, &user, Refused::Internal),
+            (Wait::Register { .. } | Wait::Credentials { .. } | Wait::Open { .. } | Wait::Arrival { .. }, _) => {
+                self.misfit(conn, &head);
+            }
+        }
+    }
+
+    pub(super) fn login_answered(&mut self, conn: ConnId, head: Head, wait: Wait, done: Done) {
+        match (wait, done) {
+            (Wait::Credentials { user, password, takeover }, Done::Query(Ok(Answer::Credentials(credentials)))) => {
+                self.verify(conn, head, user, password, takeover, credentials);
+            }
+            (Wait::Credentials { user, .. }, _) => self.login_failed(conn, &head, &user, Refused::Internal),
+            (Wait::Register { user }, Done::Op(Ok(Outcome::Registered(account)))) => {
+                log::info!("connection {conn}: {user} registered");
+                let opened = SessionOpened {
+                    account,
+                    admin: false,
+                    receipts: false,
+                    rooms: Vec::new(),
+                    behind: Vec::new(),
+                    invitations: Vec::new(),
+                };
+                self.enter(conn, &user, opened);
+                self.welcome(conn, Line::ok(&head).key("user", &user), None, Vec::new(), true);
+            }
+            (Wait::Register { .. }, Done::Op(result)) => {
+                self.anonymous(conn);
+                self.forget_registration(conn);
+                self.refuse(conn, &head, result.err().unwrap_or(Refused::Internal));
+            }
+            (Wait::Open { user, takeover }, Done::Op(Ok(Outcome::SessionOpened(opened)))) => {
+                self.opened_session(conn, head, user, takeover, *opened);
+            }
+            (Wait::Open { user, .. }, Done::Op(result)) => {
+                self.login_failed(conn, &head, &user, result.err().unwrap_or(Refused::Internal));
+            }
+            (Wait::Arrival { invitations, behind, first }, Done::Query(Ok(Answer::Arrival(arrival)))) => {
+                let Some(user) = self.hub.member(conn).map(|member| member.person.name.clone()) else { return };
+                let line = Line::ok(&head).key("user", &user).key("unread", arrival.unread);
+                self.welcome(conn, line, Some((arrival, behind)), invitations, first);
+            }
+            (Wait::Arrival { .. }, _) => {
+                self.leave_account(conn);
+                self.refuse(conn, &head, Refused::Internal);
+            }
+            (Wait::Hash { .. } | Wait::Verify { .. } | Wait::Register { .. } | Wait::Open { .. }, _) => {
+                self.misfit(conn, &head);
+            }
+        }
+    }
+
+    fn forget_registration(&mut self, conn: ConnId) {
+        if let Some(network) = self.network(conn) {
+            self.throttle.not_registered(network);
+        }
+    }
+
+    fn verify(
+        &mut self,
+        conn: ConnId,
+        head: Head,
+        user: UserName,
+        password: Password,
+        takeover: bool,
+        credentials: Option<Credentials>,
+    ) {
+        let (epoch, verifier) = credentials.map(|found| (found.epoch, found.verifier)).unzip();
+        let wait = Wait::Verify { user: user.clone(), epoch, takeover };
+        if !self.hash(conn, head, wait, HashOp::Verify(password, verifier)) {
+            self.anonymous(conn);
+            if let Some(network) = self.network(conn) {
+                self.throttle.login_held(&user, network, false);
+            }
+        }
+    }
+
+    fn opened_session(&mut self, conn: ConnId, head: Head, user: UserName, takeover: bool, mut opened: SessionOpened) {
+        let Some(network) = self.network(conn) else { return };
+        self.throttle.login_held(&user, network, true);
+        let live = self.hub.sessions_of(opened.account);
+        let room = self.hub.settings.sessions_per_account.max(1);
+        if live.len() >= room {
+            if !takeover {
+                self.anonymous(conn);
+                let line = Line::err(&head, Code::InUse).key("max", room);
+                return self.reply(conn, line.text("too many sessions of this account; /takeover ends the oldest"));
+            }
+            for oldest in live.iter().take(live.len() + 1 - room) {
+                self.bye(*oldest, "replaced", Some("another session took over"));
+            }
+        }
+        let manual = self.hub.session(conn).is_some_and(|session| session.manual_ack);
+        let behind = std::mem::take(&mut opened.behind);
+        let invitations = std::mem::take(&mut opened.invitations);
+        let account = opened.account;
+        let first = self.enter(conn, &user, opened);
+        if let Some(member) = self.hub.member_mut(conn) {
+            member.delivery = Delivery::arriving(&behind);
+        }
+        let limit = if manual { 0 } else { MISSED_MAX };
+        let query = Query::Arrival { account, behind: behind.clone(), limit, max_bytes: MISSED_BYTES };
+        self.ask(conn, head, Wait::Arrival { invitations, behind, first }, query);
+    }
+
+    /// The session counts for its account from now on.
+    fn enter(&mut self, conn: ConnId, user: &UserName, opened: SessionOpened) -> bool {
+        self.next_ticket += 1;
+        let person = Person { id: opened.account, name: user.clone() };
+        let since = self.now.wall;
+        let member = Member {
+            person: person.clone(),
+            login: self.next_ticket,
+            since,
+            target: None,
+            delivery: Delivery::default(),
+            watching: Default::default(),
+            typing: Vec::new(),
+        };
+        let (burst, now) = (self.hub.settings.message_burst, self.now.monotonic);
+        let fresh = || Online {
+            person,
+            sessions: Vec::new(),
+            rooms: Vec::new(),
+            admin: opened.admin,
+            receipts: opened.receipts,
+            away: None,
+            since,
+            messages: Bucket::full(burst, now),
+        };
+        self.hub.enter(conn, member, fresh, opened.rooms)
+    }
+
+    /// The reply to a login, and with it whatever was missed.
+    fn welcome(
+        &mut self,
+        conn: ConnId,
+        reply: Line,
+        arrival: Option<(Arrival, Vec<Behind>)>,
+        invitations: Vec<(RoomName, UserName)>,
+        first: bool,
+    ) {
+        let Some(session) = self.hub.session_mut(conn) else { return };
+        let address = session.peer.address;
+        let mut out = reply.finish();
+        let (entries, rest, behind) = match arrival {
+            Some((arrival, behind)) => (arrival.entries, arrival.rest, behind),
+            None => Default::default(),
+        };
+        for entry in &entries {
+            super::messages::message_event(entry).key("missed", "yes").text(&entry.body).finish_into(&mut out);
+        }
+        for row in &rest {
+            super::messages::unread(Line::event("unread"), row).finish_into(&mut out);
+        }
+        for (room, by) in &invitations {
+            Line::event("invite").arg(room).arg(by).finish_into(&mut out);
+        }
+        session.state = match std::mem::replace(&mut session.state, State::Anonymous) {
+            State::Authenticating(Some(member)) => State::Ready(member),
+            other => other,
+        };
+        let Some(member) = session.member() else { return };
+        let me = member.person.clone();
+        self.counts.logins += 1;
+        self.counts.delivered += entries.len() as u64;
+        log::info!("connection {conn}: {} logged in", me.name);
+        self.out.push(Effect::MaxLine(conn, MAX_LINE));
+        self.wait_for_anything(conn);
+        self.send(conn, out);
+        self.note_missed(conn, me.id, &behind, &rest);
+
+        let others = self.hub.sessions_of(me.id);
+        self.event(&others, Some(conn), Line::event("login").arg(address));
+        if first {
+            self.tell_watchers(&me.name, Line::event("online").arg(&me.name));
+        }
+    }
+
+    /// Conversations of which everything unread was sent have no gap any more; of the others, everything
+    /// in front of the first that was announced was sent.
+    fn note_missed(&mut self, conn: ConnId, account: AccountId, behind: &[Behind], rest: &[crate::ops::UnreadRow]) {
+        let Some(session) = self.hub.session_mut(conn) else { return };
+        let at = session.sent;
+        let manual = session.manual_ack;
+        let Some(member) = session.member_mut().filter(|member| member.person.id == account) else { return };
+        if !manual {
+            for b in behind {
+                let announced = rest.iter().find(|row| row.conversation == b.conversation);
+                let sent = announced.map_or(b.last, |row| MessageId(row.first.0.saturating_sub(1)));
+                member.delivery.queued_unread(b.conversation, b.read, sent, at);
+            }
+        }
+        member.delivery.take_page(&[], false, |_| {});
+        self.catch_up(conn);
+    }
+}

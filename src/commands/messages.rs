@@ -1,0 +1,427 @@
+//! Messages: sending, reading, and what counts as read.
+
+use std::sync::Arc;
+
+use super::{Core, Wait as AnyWait, fault, rate_limited, yes_no};
+use crate::hub::Audience;
+use crate::hub::effects::Effect;
+use crate::ops::{
+    AccountId, Acked, Answer, Appended, ConversationId, Destination, Done, Entry, MessageId, Op, Outcome, Page, Person,
+    Query, Refused, UnreadRow,
+};
+use crate::protocol::name::USER_NAME_MAX;
+use crate::protocol::request::{Addressee, Bound, ParseError, Sentence, message_body};
+use crate::protocol::{Code, Head, Line, NameInvalid, PostKey, Request, Target};
+use crate::session::delivery::Lines;
+use crate::session::{ConnId, Session};
+
+/// Messages of one page.
+pub(super) const PAGE_MAX: usize = 1000;
+/// Messages of a page where the client names no number.
+const PAGE_DEFAULT: usize = 100;
+/// Bytes of one page.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// What a command about messages waits for.
+#[derive(Debug)]
+pub(super) enum Wait {
+    /// Messages on their way to the disk.
+    Append(Box<Append>),
+    FetchUnread,
+    /// A page, and behind which message it begins, where it begins behind one.
+    Fetch(Option<MessageId>),
+    Unread,
+    Ack(Target),
+}
+
+/// What was said, to be told once it is stored.
+#[derive(Debug)]
+pub(super) struct Append {
+    sender: Person,
+    body: Arc<str>,
+    /// In the order of the command: a target, or the row that it failed with.
+    rows: Vec<Result<Target, String>>,
+    /// The command named one target, so that its reply is no list.
+    single: bool,
+}
+
+impl From<Wait> for AnyWait {
+    fn from(wait: Wait) -> AnyWait {
+        AnyWait::Messages(wait)
+    }
+}
+
+impl AnyWait {
+    /// Whether this is a message, beside which further ones may be under way.
+    pub(super) fn is_append(&self) -> bool {
+        matches!(self, AnyWait::Messages(Wait::Append(_)))
+    }
+}
+
+/// Whether a line is a message: bare text, `/msg` or `/post`.
+pub(super) fn is_append(sentence: &Sentence<'_>) -> bool {
+    match sentence {
+        Sentence::Text(_) => true,
+        Sentence::Command(command) => matches!(command.verb.name, "msg" | "post"),
+        Sentence::Blank | Sentence::Fault(..) => false,
+    }
+}
+
+/// `* msg ID TIME TARGET SENDER`, to be ended by the text.
+pub(super) fn message_event(entry: &Entry) -> Line {
+    message_line(Line::event("msg"), entry.id, entry)
+}
+
+fn message_line(line: Line, id: MessageId, entry: &Entry) -> Line {
+    line.arg(id).arg(entry.time).arg(&entry.target).arg(&entry.sender.name)
+}
+
+/// An `unread` row or event.
+pub(super) fn unread(line: Line, row: &UnreadRow) -> Line {
+    line.arg(&row.target).key("count", row.count).key("first", row.first).key("last", row.last)
+}
+
+impl Core {
+    /// Submits a message. Nothing has happened where a reply comes back.
+    ///
+    /// # Errors
+    /// The reply, if it can be given at once.
+    pub(super) fn append(&mut self, conn: ConnId, sentence: &Sentence<'_>) -> Result<(), Line> {
+        let head = match sentence {
+            Sentence::Command(command) => command.head(),
+            _ => Head { verb: "msg".into(), label: None },
+        };
+        let Some(member) = self.hub.session(conn).filter(|session| session.is_ready()).and_then(Session::member) else {
+            return Err(Line::err(&head, Code::NotLoggedIn).text("/login or /register first"));
+        };
+        let sender = member.person.clone();
+        let (rows, single, body, key) = match sentence {
+            Sentence::Text(text) => {
+                let target = member.target.clone();
+                let body = message_body(Some(text)).map_err(|error| fault(&head, &error))?;
+                let target = target
+                    .ok_or_else(|| fault(&head, &ParseError::Syntax("say /join #room or /to NAME first".to_owned())))?;
+                (vec![Ok(target)], true, body, None)
+            }
+            Sentence::Command(command) => match command.request().map_err(|error| fault(&head, &error))? {
+                Request::Msg { targets, body } => {
+                    let single = targets.len() == 1;
+                    (targets.into_iter().map(row).collect(), single, body, None)
+                }
+                Request::Post { target, key, body } => (vec![Ok(target)], true, body, Some(key)),
+                _ => return Err(Line::err(&head, Code::Internal)),
+            },
+            Sentence::Blank | Sentence::Fault(..) => return Err(Line::err(&head, Code::Internal)),
+        };
+        self.submit(conn, head, sender, rows, single, body, key)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a message, used here and nowhere else")]
+    fn submit(
+        &mut self,
+        conn: ConnId,
+        head: Head,
+        sender: Person,
+        rows: Vec<Result<Target, String>>,
+        single: bool,
+        body: &str,
+        key: Option<PostKey>,
+    ) -> Result<(), Line> {
+        if rows.iter().all(Result::is_err) {
+            return Err(fault(&head, &ParseError::Name(NameInvalid { max: USER_NAME_MAX })));
+        }
+        let settings = &self.hub.settings;
+        let (rate, burst, now) = (settings.messages_per_second, settings.message_burst, self.now.monotonic);
+        if let Some(online) = self.hub.online_mut(sender.id) {
+            online.messages.take(rows.len(), rate, burst, now).map_err(|wait| rate_limited(&head, wait))?;
+        }
+        let targets: Vec<Target> = rows.iter().flatten().cloned().collect();
+        let body: Arc<str> = body.into();
+        let wait = Wait::Append(Box::new(Append { sender: sender.clone(), body: body.clone(), rows, single }));
+        self.persist(conn, head, wait, Op::Append { sender, targets, body, key });
+        Ok(())
+    }
+
+    pub(super) fn fetch_unread(&mut self, conn: ConnId, head: Head, me: &Person) {
+        let query = Query::Unread { account: me.id, limit: PAGE_MAX, max_bytes: PAGE_BYTES };
+        self.ask(conn, head, Wait::FetchUnread, query);
+    }
+
+    pub(super) fn fetch(
+        &mut self,
+        conn: ConnId,
+        head: Head,
+        me: &Person,
+        target: Target,
+        bound: Bound,
+        limit: Option<u64>,
+    ) {
+        let limit = limit.map_or(PAGE_DEFAULT, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        if limit > PAGE_MAX {
+            return self.reply(conn, fault(&head, &ParseError::TooMany(PAGE_MAX, "messages at a time")));
+        }
+        let (bound, after) = match bound {
+            Bound::Newest => (crate::ops::Bound::Newest, None),
+            Bound::Before(id) => (crate::ops::Bound::Before(MessageId(id)), None),
+            Bound::After(id) => (crate::ops::Bound::After(MessageId(id)), Some(MessageId(id))),
+        };
+        let query = Query::Page { account: me.id, target, bound, limit, max_bytes: PAGE_BYTES };
+        self.ask(conn, head, Wait::Fetch(after), query);
+    }
+
+    pub(super) fn messages_answered(&mut self, conn: ConnId, head: Head, wait: Wait, done: Done) {
+        match (wait, done) {
+            (Wait::Append(append), Done::Op(Ok(Outcome::Appended(results)))) => {
+                self.appended(conn, &head, &append, results);
+            }
+            (Wait::Append(append), Done::Op(Err(refused))) if !append.single => {
+                // Not one was stored: each is told so in its row.
+                let results = append.rows.iter().flatten().map(|_| Err(refused)).collect();
+                self.appended(conn, &head, &append, results);
+            }
+            (_, Done::Op(Err(refused)) | Done::Query(Err(refused))) => self.refuse(conn, &head, refused),
+            (Wait::FetchUnread, Done::Query(Ok(Answer::Page(page)))) => {
+                self.page(conn, &head, &page);
+                self.note_unread(conn, &page.entries);
+            }
+            (Wait::Fetch(after), Done::Query(Ok(Answer::Page(page)))) => {
+                self.page(conn, &head, &page);
+                if let (Some(first), Some(last)) = (page.entries.first(), page.entries.last()) {
+                    // What retention deleted leaves no gap.
+                    let from = after.unwrap_or(MessageId(first.id.0.saturating_sub(1)));
+                    let from = if page.oldest == Some(first.id) { MessageId(0) } else { from };
+                    self.note_read(conn, first.conversation, from, last.id);
+                }
+            }
+            (Wait::Unread, Done::Query(Ok(Answer::UnreadRows(rows)))) => {
+                let mut out = Vec::new();
+                for row in &rows {
+                    unread(Line::row("unread"), row).finish_into(&mut out);
+                }
+                Line::ok(&head).key("count", rows.len()).finish_into(&mut out);
+                self.send(conn, out);
+            }
+            (Wait::Ack(target), Done::Op(Ok(Outcome::Acked(acked)))) => {
+                let read = acked.first().map_or(MessageId(0), |acked| acked.read);
+                self.reply(conn, Line::ok(&head).key("target", target).key("id", read));
+                if let Some(account) = self.hub.member(conn).map(|member| member.person.id) {
+                    self.acked(account, &acked);
+                }
+            }
+            _ => self.misfit(conn, &head),
+        }
+    }
+
+    // ---- what was stored ---------------------------------------------------------------------------
+
+    fn appended(&mut self, conn: ConnId, head: &Head, append: &Append, results: Vec<Result<Appended, Refused>>) {
+        let mut results = results.into_iter();
+        if append.single {
+            match results.next() {
+                Some(Ok(appended)) => {
+                    self.reply(conn, self.stored_line(head, &appended));
+                    self.tell(conn, append, appended);
+                }
+                Some(Err(refused)) => self.refuse(conn, head, refused),
+                None => self.misfit(conn, head),
+            }
+            return;
+        }
+        let mut out = Vec::new();
+        let mut stored = Vec::new();
+        for row in &append.rows {
+            let line = match row {
+                Err(invalid) => Line::row("err").arg(invalid).arg(Code::NameInvalid),
+                Ok(target) => match results.next() {
+                    Some(Ok(appended)) => {
+                        let line = Line::row("msg").arg(target).key("id", appended.id).key("time", appended.time);
+                        stored.push(appended);
+                        line
+                    }
+                    Some(Err(refused)) => Line::row("err").arg(target).arg(code(refused)),
+                    None => Line::row("err").arg(target).arg(Code::Internal),
+                },
+            };
+            line.finish_into(&mut out);
+        }
+        let failed = append.rows.len() - stored.len();
+        Line::ok(head).key("count", stored.len()).key("failed", failed).finish_into(&mut out);
+        self.send(conn, out);
+        for appended in stored {
+            self.tell(conn, append, appended);
+        }
+    }
+
+    fn stored_line(&self, head: &Head, appended: &Appended) -> Line {
+        let line = Line::ok(head).key("id", appended.id).key("time", appended.time);
+        let line = match &appended.to {
+            Destination::Room(room) => line.key("to", room),
+            Destination::User(person) => line.key("to", &person.name).key("peer", self.whether_online(person)),
+        };
+        if appended.duplicate { line.key("dup", "yes") } else { line }
+    }
+
+    /// Tells everybody whom a stored message is for, encoded once.
+    fn tell(&mut self, sender: ConnId, append: &Append, appended: Appended) {
+        if appended.duplicate {
+            return;
+        }
+        self.counts.stored += 1;
+        let (audience, target) = match &appended.to {
+            Destination::Room(room) => (Audience::Room(appended.conversation), Target::Room(room.clone())),
+            Destination::User(person) => {
+                (Audience::Pair(append.sender.id, person.id), Target::User(person.name.clone()))
+            }
+        };
+        let line = Line::event("msg").arg(appended.id).arg(appended.time).arg(&target).arg(&append.sender.name);
+        let lines: Lines = line.text(&append.body).finish().into();
+        let due = self.hub.deliver(audience, appended.conversation, appended.id, Some(sender), &lines);
+        self.counts.delivered += due.len() as u64;
+        if !due.is_empty() {
+            self.out.push(Effect::Fanout(due, lines));
+        }
+    }
+
+    // ---- what was read -----------------------------------------------------------------------------
+
+    fn page(&mut self, conn: ConnId, head: &Head, page: &Page) {
+        let bytes: usize = page.entries.iter().map(|entry| entry.body.len() + 128).sum();
+        let mut out = Vec::with_capacity(bytes + 64);
+        for entry in &page.entries {
+            message_line(Line::row("msg"), entry.id, entry).text(&entry.body).finish_into(&mut out);
+        }
+        Line::ok(head).key("count", page.entries.len()).key("more", yes_no(page.more)).finish_into(&mut out);
+        self.counts.delivered += page.entries.len() as u64;
+        self.send(conn, out);
+    }
+
+    /// A page of all that is unread: of each conversation its first unread messages, without a gap.
+    fn note_unread(&mut self, conn: ConnId, entries: &[Entry]) {
+        let mut last: Vec<(ConversationId, MessageId)> = Vec::new();
+        for entry in entries {
+            match last.iter_mut().find(|(conversation, _)| *conversation == entry.conversation) {
+                Some((_, id)) => *id = entry.id,
+                None => last.push((entry.conversation, entry.id)),
+            }
+        }
+        for (conversation, id) in last {
+            self.note_read(conn, conversation, MessageId(0), id);
+        }
+    }
+
+    fn note_read(&mut self, conn: ConnId, conversation: ConversationId, from: MessageId, to: MessageId) {
+        let Some(session) = self.hub.session_mut(conn) else { return };
+        let at = session.sent;
+        if let Some(member) = session.member_mut() {
+            member.delivery.queued_unread(conversation, from, to, at);
+        }
+    }
+
+    /// Markers of an account moved: its sessions know, and who wants to see it is told.
+    pub(super) fn acked(&mut self, account: AccountId, acked: &[Acked]) {
+        for mark in acked {
+            for conn in self.hub.sessions_of(account) {
+                if let Some(member) = self.hub.member_mut(conn) {
+                    member.delivery.marker_moved(mark.conversation, mark.read);
+                }
+            }
+            let reader = self.hub.online(account).map(|online| online.person.name.clone());
+            if let (Some(peer), Some(reader)) = (mark.tell, reader) {
+                let sessions = self.hub.sessions_of(peer);
+                self.event(&sessions, None, Line::event("seen").arg(&reader).arg(&reader).key("id", mark.read));
+            }
+        }
+    }
+
+    // ---- who fell behind ---------------------------------------------------------------------------
+
+    /// Reads back what a session missed, if it is time.
+    pub(super) fn read_back(&mut self, conn: ConnId) {
+        let limit = self.hub.settings.outbound_bytes as u64;
+        let Some(session) = self.hub.session_mut(conn).filter(|session| session.is_ready()) else { return };
+        let queued = session.queued();
+        let Some(member) = session.member_mut() else { return };
+        let login = member.login;
+        let Some(ranges) = member.delivery.read_back(queued, limit) else { return };
+        let max_bytes = usize::try_from(limit / 2).unwrap_or(usize::MAX);
+        let pending = super::Pending { conn: Some(conn), me: None, head: Head::none(), wait: AnyWait::Backlog(login) };
+        let ticket = self.ticket(pending);
+        self.out.push(Effect::Ask(ticket, Query::Backlog { ranges, max_bytes }));
+    }
+
+    pub(super) fn backlog(&mut self, conn: ConnId, login: u64, answer: Result<Answer, Refused>) {
+        let Some(session) = self.hub.session_mut(conn).filter(|session| session.is_ready()) else { return };
+        let mut sent = session.sent;
+        let Some(member) = session.member_mut().filter(|member| member.login == login) else { return };
+        let Ok(Answer::Page(page)) = answer else {
+            // Tried again when the reader has taken more; until then it stays where it was.
+            member.delivery.page_failed();
+            return;
+        };
+        let mut out = Vec::new();
+        let mut marks = Vec::new();
+        member.delivery.take_page(&page.entries, page.more, |entry| {
+            message_event(entry).text(&entry.body).finish_into(&mut out);
+            marks.push((entry.conversation, entry.id, sent + out.len() as u64));
+        });
+        for &(conversation, id, at) in &marks {
+            member.delivery.queued_live(conversation, id, at);
+        }
+        sent += out.len() as u64;
+        debug_assert!(sent >= session.sent);
+        self.counts.delivered += marks.len() as u64;
+        if !out.is_empty() {
+            self.send(conn, out);
+        }
+        self.catch_up(conn);
+    }
+
+    /// Sends what was held while the last page was read; asks for the next page where one is left.
+    pub(super) fn catch_up(&mut self, conn: ConnId) {
+        let Some(session) = self.hub.session_mut(conn) else { return };
+        let mut at = session.sent;
+        let Some(member) = session.member_mut() else { return };
+        let mut due: Vec<(ConversationId, MessageId, u64)> = Vec::new();
+        let mut lines: Vec<Lines> = Vec::new();
+        member.delivery.catch_up(|conversation, id, held| {
+            at += held.len() as u64;
+            due.push((conversation, id, at));
+            lines.push(held.clone());
+        });
+        for &(conversation, id, at) in &due {
+            member.delivery.queued_live(conversation, id, at);
+        }
+        session.sent = at;
+        self.counts.delivered += due.len() as u64;
+        for held in lines {
+            self.out.push(Effect::Fanout(vec![conn], held));
+        }
+        self.read_back(conn);
+    }
+}
+
+fn row(addressee: Addressee<'_>) -> Result<Target, String> {
+    match addressee {
+        Addressee::Target(target) => Ok(target),
+        Addressee::Invalid(text, _) => Err(text.to_owned()),
+    }
+}
+
+/// The code that a row of a list shows for what the store refused.
+fn code(refused: Refused) -> Code {
+    match refused {
+        Refused::NoSuchUser => Code::NoSuchUser,
+        Refused::NoSuchRoom => Code::NoSuchRoom,
+        Refused::NotMember | Refused::SubjectNotMember => Code::NotMember,
+        Refused::E2eRequired => Code::E2eRequired,
+        Refused::Quota(_) => Code::Quota,
+        Refused::Forbidden => Code::Forbidden,
+        Refused::Banned => Code::Banned,
+        Refused::Conflict(_) => Code::Conflict,
+        Refused::NotFound => Code::NotFound,
+        Refused::NameTaken => Code::NameTaken,
+        Refused::AuthFailed => Code::AuthFailed,
+        Refused::RegistrationClosed => Code::RegistrationClosed,
+        Refused::Internal => Code::Internal,
+    }
+}

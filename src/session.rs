@@ -1,0 +1,153 @@
+//! The state of one connection, from the end of its TLS handshake to its close.
+
+pub mod delivery;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use self::delivery::Delivery;
+use crate::ops::{Person, Sha256};
+use crate::protocol::{LineFault, Target, Timestamp, UserName};
+
+/// Names a connection: a slot that is used again, and how often it was. An answer for a connection
+/// that is gone finds nobody, not the next one in its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    /// Index into the tables of the loop and of the core.
+    pub slot: u32,
+    /// How often the slot was used before.
+    pub generation: u32,
+}
+
+impl std::fmt::Display for ConnId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.slot, self.generation)
+    }
+}
+
+/// What the transport knows of the other side.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address; IPv4 also where it came mapped into IPv6.
+    pub address: IpAddr,
+    /// `1.3` or `1.2`.
+    pub tls: &'static str,
+    /// SHA-256 of the client certificate whose possession the handshake proved.
+    pub certificate: Option<Sha256>,
+}
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub enum State {
+    /// Nobody is logged in.
+    Anonymous,
+    /// A login is under way; `Some` once its proof held and the session counts for the account.
+    Authenticating(Option<Box<Member>>),
+    /// Somebody is logged in.
+    Ready(Box<Member>),
+}
+
+/// What a logged-in connection has.
+#[derive(Debug)]
+pub struct Member {
+    /// Who.
+    pub person: Person,
+    /// Which login this is, of all since the start: an answer for an earlier one finds nobody.
+    pub login: u64,
+    /// Since when.
+    pub since: Timestamp,
+    /// Where bare text goes.
+    pub target: Option<Target>,
+    /// What it was sent and what it has read.
+    pub delivery: Delivery,
+    /// Whose coming and going it hears of.
+    pub watching: HashSet<UserName>,
+    /// When `/typing` last passed, by target; forgotten when older than its interval.
+    pub typing: Vec<(Target, Instant)>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    /// Its name.
+    pub conn: ConnId,
+    /// What the transport knows.
+    pub peer: Peer,
+    /// How far it has come.
+    pub state: State,
+    /// `/ack manual` was said.
+    pub manual_ack: bool,
+    /// Whether a line was seen yet.
+    pub greeted_back: bool,
+    /// Operations whose answers its commands wait for.
+    pub in_flight: u32,
+    /// All of them are messages, so that a further message may follow at once.
+    pub only_appends: bool,
+    /// A line that waits for them.
+    pub parked: Option<Result<Box<str>, LineFault>>,
+    /// No further line will come: it is closed as soon as everything is answered.
+    pub ended: bool,
+    /// It was told to close; nothing more is sent or run.
+    pub closing: bool,
+    /// Bytes given to the connection since it opened.
+    pub sent: u64,
+    /// How many of them the operating system has taken.
+    pub flushed: u64,
+}
+
+/// Messages of one connection that may be on their way to the disk at once. Enough to fill a group
+/// commit from one sender; the replies keep their order because the store answers in order.
+pub const WINDOW: u32 = 64;
+
+impl Session {
+    /// A connection whose handshake is done.
+    pub fn new(conn: ConnId, peer: Peer) -> Session {
+        Session {
+            conn,
+            peer,
+            state: State::Anonymous,
+            manual_ack: false,
+            greeted_back: false,
+            in_flight: 0,
+            only_appends: false,
+            parked: None,
+            ended: false,
+            closing: false,
+            sent: 0,
+            flushed: 0,
+        }
+    }
+
+    /// Bytes that wait for the reader.
+    pub fn queued(&self) -> u64 {
+        self.sent - self.flushed
+    }
+
+    /// The logged-in account's part, once the proof held.
+    pub fn member(&self) -> Option<&Member> {
+        match &self.state {
+            State::Anonymous | State::Authenticating(None) => None,
+            State::Authenticating(Some(member)) | State::Ready(member) => Some(member),
+        }
+    }
+
+    /// As [`Session::member`].
+    pub fn member_mut(&mut self) -> Option<&mut Member> {
+        match &mut self.state {
+            State::Anonymous | State::Authenticating(None) => None,
+            State::Authenticating(Some(member)) | State::Ready(member) => Some(member),
+        }
+    }
+
+    /// Whether events go to it: not before its login was answered.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready(_)) && !self.closing
+    }
+
+    /// Whether the next line may be given to the core.
+    pub fn takes_line(&self) -> bool {
+        let may_overlap = self.in_flight == 0 || (self.only_appends && self.in_flight < WINDOW);
+        may_overlap && self.parked.is_none() && !self.closing
+    }
+}
