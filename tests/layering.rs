@@ -7,13 +7,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From left to right. Modules on one level do not name each other.
-const LEVELS: [&[&str]; 7] = [
+const LEVELS: [&[&str]; 9] = [
     &["protocol"],
     &["ops"],
     &["session"],
     &["hub"],
     &["commands"],
+    // How text is made harmless for a terminal or a log, and the sink itself.
+    &["logging"],
     &["store", "hasher", "tls", "config"],
+    // What the machine gives and what the operator types: systemd, sockets, arguments.
+    &["service", "cli"],
     &["reactor"],
 ];
 
