@@ -1,0 +1,147 @@
+//! What passes between the loop and the threads of the store.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Takes a lock; what it guards is whole at every moment, also if a thread ended while holding it.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Jobs with their weight in bytes, in order.
+pub(super) struct Queue<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+struct State<T> {
+    jobs: VecDeque<(T, usize)>,
+    closed: bool,
+}
+
+/// What a thread finds.
+pub(super) enum Taken<T> {
+    /// Jobs, at least one, and their weight.
+    Jobs(Vec<T>, usize),
+    /// Nothing came in time.
+    Nothing,
+    /// Nothing is left and nothing will come.
+    Closed,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new() -> Queue<T> {
+        Queue { state: Mutex::new(State { jobs: VecDeque::new(), closed: false }), changed: Condvar::new() }
+    }
+
+    /// Adds a job; never blocks. The bound is kept by who adds, see [`Store::has_room`](super::Store::has_room).
+    pub(super) fn push(&self, job: T, weight: usize) {
+        locked(&self.state).jobs.push_back((job, weight));
+        self.changed.notify_one();
+    }
+
+    /// Lets the thread end once it has taken everything.
+    pub(super) fn close(&self) {
+        locked(&self.state).closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for jobs and takes what is there, up to `most` jobs and about `weight` bytes.
+    pub(super) fn take(&self, most: usize, weight: usize, patience: Duration) -> Taken<T> {
+        let idle = |state: &mut State<T>| state.jobs.is_empty() && !state.closed;
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(locked(&self.state), patience, idle)
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut taken = Vec::with_capacity(most.min(state.jobs.len()));
+        let mut sum: usize = 0;
+        while taken.len() < most && sum < weight {
+            let Some((job, weight)) = state.jobs.pop_front() else { break };
+            sum = sum.saturating_add(weight);
+            taken.push(job);
+        }
+        match taken.is_empty() {
+            false => Taken::Jobs(taken, sum),
+            true if state.closed => Taken::Closed,
+            true => Taken::Nothing,
+        }
+    }
+}
+
+/// Deliveries on their way to the loop.
+pub(super) struct Outbox<T> {
+    state: Mutex<Waiting<T>>,
+    emptied: Condvar,
+}
+
+struct Waiting<T> {
+    deliveries: Vec<T>,
+    bytes: usize,
+    closing: bool,
+}
+
+impl<T> Outbox<T> {
+    pub(super) fn new() -> Outbox<T> {
+        let state = Waiting { deliveries: Vec::new(), bytes: 0, closing: false };
+        Outbox { state: Mutex::new(state), emptied: Condvar::new() }
+    }
+
+    /// Adds a delivery.
+    pub(super) fn put(&self, delivery: T, bytes: usize) {
+        let mut state = locked(&self.state);
+        state.deliveries.push(delivery);
+        state.bytes = state.bytes.saturating_add(bytes);
+    }
+
+    /// Waits until less than `most` bytes wait for the loop, or the loop is ending and takes all.
+    pub(super) fn wait_for_room(&self, most: usize) {
+        let full = |state: &mut Waiting<T>| state.bytes >= most && !state.closing;
+        drop(self.emptied.wait_while(locked(&self.state), full));
+    }
+
+    /// Takes everything.
+    pub(super) fn take(&self) -> Vec<T> {
+        let mut state = locked(&self.state);
+        state.bytes = 0;
+        self.emptied.notify_all();
+        std::mem::take(&mut state.deliveries)
+    }
+
+    /// Nobody waits from now on.
+    pub(super) fn close(&self) {
+        locked(&self.state).closing = true;
+        self.emptied.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_bounded_and_in_order() {
+        let queue = Queue::new();
+        for job in 0..10 {
+            queue.push(job, 100);
+        }
+        let mut take = |most, weight| match queue.take(most, weight, Duration::ZERO) {
+            Taken::Jobs(jobs, weight) => (jobs, weight),
+            Taken::Nothing | Taken::Closed => (Vec::new(), 0),
+        };
+        assert_eq!(take(3, usize::MAX), (vec![0, 1, 2], 300));
+        assert_eq!(take(9, 250), (vec![3, 4, 5], 300), "the job that goes over the weight is the last");
+        assert_eq!(take(9, 1), (vec![6], 100), "at least one");
+        assert_eq!(take(9, usize::MAX).0, vec![7, 8, 9]);
+        assert!(matches!(queue.take(9, 9, Duration::ZERO), Taken::Nothing));
+    }
+
+    #[test]
+    fn what_was_queued_before_the_end_is_taken() {
+        let queue = Queue::new();
+        queue.push('a', 1);
+        queue.close();
+        assert!(matches!(queue.take(9, 9, Duration::MAX), Taken::Jobs(jobs, 1) if jobs == ['a']));
+        assert!(matches!(queue.take(9, 9, Duration::MAX), Taken::Closed));
+    }
+}
