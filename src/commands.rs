@@ -19,7 +19,7 @@ use crate::hub::effects::{Effect, Expiry, Gauges, Input, Now};
 use crate::hub::settings::Settings;
 use crate::hub::throttle::{Network, Throttle};
 use crate::ops::{
-    AccountId, AddressBlock, Answer, Done, HashDone, HashOp, Op, Outcome, OutsideChange, Person, Query, Refused, Ticket,
+    AccountId, AddressBlock, Done, HashDone, HashOp, Op, Outcome, OutsideChange, Person, Query, Refused, Ticket,
 };
 use crate::protocol::request::{Command, ParseError, Sentence};
 use crate::protocol::verb::{self, Verb};

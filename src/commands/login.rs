@@ -22,7 +22,7 @@ const MISSED_MAX: usize = 100;
 /// Bytes that they may have, so that they fit the queue of a session that reads.
 const MISSED_BYTES: usize = 48 * 1024;
 /// What a token begins with.
-pub const TOKEN_PREFIX: &str = "token:";
+pub(super) const TOKEN_PREFIX: &str = "token:";
 /// Longest password, in bytes.
 const PASSWORD_MAX: usize = 1024;
 /// Shortest password, in bytes (NIST SP 800-63B).

@@ -243,14 +243,11 @@ impl Conn {
         if self.ended {
             self.readable = false;
         }
-        if !connection.is_handshaking()
-            && let Stage::Handshake(connection) = std::mem::replace(&mut self.stage, Stage::Closing(None))
-        {
-            self.stage = Stage::Open(connection);
+        if matches!(self.stage, Stage::Handshake(_)) && !self.connection().is_none_or(|tls| tls.is_handshaking()) {
+            if let Stage::Handshake(connection) = std::mem::replace(&mut self.stage, Stage::Closing(None)) {
+                self.stage = Stage::Open(connection);
+            }
             return Ok(Filled::Opened);
-        }
-        if matches!(self.stage, Stage::Closing(None)) {
-            return Ok(Filled::Broken);
         }
         Ok(if self.readable { Filled::More } else { Filled::Drained })
     }
@@ -275,7 +272,7 @@ impl Conn {
 
     /// Whether something waits, in the queue or inside TLS.
     pub(super) fn has_output(&self) -> bool {
-        !self.out.is_empty() || self.connection().is_some_and(ServerConnection::wants_write)
+        !self.out.is_empty() || self.connection().is_some_and(|connection| connection.wants_write())
     }
 
     fn connection(&self) -> Option<&ServerConnection> {

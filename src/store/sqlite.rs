@@ -331,9 +331,7 @@ impl Sqlite {
             }
             Query::Unread { account, limit, max_bytes } => self.unread(*account, *limit, *max_bytes),
             Query::UnreadCounts { account, all } => self.unread_counts(*account, *all),
-            Query::Arrival { account, behind, limit, max_bytes } => {
-                self.arrival(*account, behind, *limit, *max_bytes)
-            }
+            Query::Arrival { account, behind, limit, max_bytes } => self.arrival(*account, behind, *limit, *max_bytes),
             Query::Backlog { ranges, max_bytes } => self.backlog(ranges, *max_bytes),
             Query::Accounts { glob, after, limit } => self.accounts(glob.as_deref(), after.as_ref(), *limit),
             Query::Totals => self.totals(),
@@ -391,7 +389,10 @@ fn sinks_the_batch(error: &rusqlite::Error) -> bool {
     !matches!(
         error.sqlite_error_code(),
         None | Some(
-            ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::ParameterOutOfRange
+            ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::TooBig
+                | ErrorCode::ParameterOutOfRange
         )
     )
 }
