@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row};
 
@@ -176,6 +177,9 @@ impl Sqlite {
         conn.pragma_update(None, "mmap_size", 0)?;
         conn.pragma_update(None, "foreign_keys", false)?;
         conn.pragma_update(None, "trusted_schema", false)?;
+        // Plans that depend on the statement alone: without this, statements that compare a parameter with
+        // an indexed column are compiled anew whenever the parameter changes.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(Sqlite { conn, sealer, clock: Cell::new(0) })
     }
 
