@@ -146,15 +146,18 @@ impl Sqlite {
 
     fn bump_room(&self, time: Timestamp, sender: AccountId, name: &RoomName, body: &str) -> Outcomes<Head> {
         let room = self.room_named(name)?.ok_or(Refused::NoSuchRoom)?;
-        let sql = "SELECT 1 FROM marker WHERE account = ?1 AND conversation = ?2";
-        if self.find(sql, (sender, room.id), |_| Ok(()))?.is_none() {
+        if room.e2e && !is_envelope(body) {
+            let sql = "SELECT 1 FROM marker WHERE account = ?1 AND conversation = ?2";
+            return Err(match self.find(sql, (sender, room.id), |_| Ok(()))? {
+                Some(()) => Refused::E2eRequired.into(),
+                None => self.refusal_for_stranger(&room, sender)?.into(),
+            });
+        }
+        // A member's marker is there, a stranger's is not.
+        let sql = "UPDATE marker SET sent = sent + 1 WHERE account = ?1 AND conversation = ?2";
+        if self.execute(sql, (sender, room.id))? == 0 {
             return Err(self.refusal_for_stranger(&room, sender)?.into());
         }
-        if room.e2e && !is_envelope(body) {
-            return Err(Refused::E2eRequired.into());
-        }
-        let sql = "UPDATE marker SET sent = sent + 1 WHERE account = ?1 AND conversation = ?2";
-        self.execute(sql, (sender, room.id))?;
         let sql = "UPDATE conversation SET last = last + 1, last_time = ?2 WHERE id = ?1 RETURNING id, last, oldest";
         Ok(self.statement(sql)?.query_row((room.id, time), head)?)
     }
