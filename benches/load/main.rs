@@ -9,8 +9,6 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::exit,
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
     reason = "a program that measures: it prints, reads clocks and files, and opens sockets"
 )]
 
