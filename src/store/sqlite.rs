@@ -351,9 +351,7 @@ impl Sqlite {
             }
             Query::Unread { account, limit, max_bytes } => self.unread(*account, *limit, *max_bytes),
             Query::UnreadCounts { account, all } => self.unread_counts(*account, *all),
-            Query::Arrival { account, behind, limit, max_bytes } => {
-                self.arrival(*account, behind, *limit, *max_bytes)
-            }
+            Query::Arrival { account, behind, limit, max_bytes } => self.arrival(*account, behind, *limit, *max_bytes),
             Query::Backlog { ranges, max_bytes } => self.backlog(ranges, *max_bytes),
             Query::Accounts { glob, after, limit } => self.accounts(glob.as_deref(), after.as_ref(), *limit),
             Query::Totals => self.totals(),
