@@ -26,13 +26,15 @@ fn plain() -> f64 {
     let conn = rusqlite::Connection::open(dir.path().join("plain.db")).unwrap();
     conn.pragma_update(None, "journal_mode", "WAL").unwrap();
     conn.pragma_update(None, "synchronous", "FULL").unwrap();
-    conn.execute_batch("CREATE TABLE m(id INTEGER PRIMARY KEY, time INTEGER, sender TEXT, target TEXT, body TEXT)").unwrap();
+    conn.execute_batch("CREATE TABLE m(id INTEGER PRIMARY KEY, time INTEGER, sender TEXT, target TEXT, body TEXT)")
+        .unwrap();
     let body = "x".repeat(BODY);
     let since = Instant::now();
     for batch in 0..MESSAGES / 100 {
         conn.execute_batch("BEGIN IMMEDIATE").unwrap();
         for i in 0..100 {
-            let mut insert = conn.prepare_cached("INSERT INTO m(time, sender, target, body) VALUES (?1,?2,?3,?4)").unwrap();
+            let mut insert =
+                conn.prepare_cached("INSERT INTO m(time, sender, target, body) VALUES (?1,?2,?3,?4)").unwrap();
             insert.execute((batch as i64, format!("s{i}"), format!("r{i}"), &body)).unwrap();
         }
         conn.execute_batch("COMMIT").unwrap();
@@ -93,14 +95,15 @@ fn store(label: &str, target: impl Fn(usize) -> Target, window: usize) -> f64 {
 fn appends_against_plain_sqlite() {
     let plain = plain();
     eprintln!("plain SQLite, 100 a transaction: {plain:.0}/s");
-    for window in [PEOPLE, 2 * PEOPLE] {
+    for window in [2 * PEOPLE] {
         let direct = store(
             &format!("200 senders to 200 receivers, {window} under way"),
             |i| Target::parse(&format!("r{i}")).unwrap(),
             window,
         );
         eprintln!("  that is {:.2} of plain", direct / plain);
-        let room = store(&format!("200 senders to one room, {window} under way"), |_| Target::parse("#room").unwrap(), window);
+        let room =
+            store(&format!("200 senders to one room, {window} under way"), |_| Target::parse("#room").unwrap(), window);
         eprintln!("  that is {:.2} of plain", room / plain);
     }
 }

@@ -101,7 +101,9 @@ impl Sqlite {
             .key(Column::Verifier, account.0)
             .open(account.0, &sealed)
             .and_then(|plain| super::credentials::decode(&plain))
-            .ok_or(super::Fault::Ours("the verifier of an account does not open: the database was changed by others"))?;
+            .ok_or(super::Fault::Ours(
+                "the verifier of an account does not open: the database was changed by others",
+            ))?;
         Ok(Answer::Credentials(Some(Credentials { account, verifier, epoch })))
     }
 

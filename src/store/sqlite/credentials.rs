@@ -6,9 +6,7 @@ use std::net::IpAddr;
 use zeroize::Zeroizing;
 
 use super::{ADDRESS_BANS, CERTIFICATES_PER_ACCOUNT, CODES, Outcomes, Sqlite, TOKENS_PER_ACCOUNT};
-use crate::ops::{
-    AccountId, AddressBlock, Answer, INVITE_LIFE_MS, Outcome, Refused, Sha256, TokenRow, Verifier,
-};
+use crate::ops::{AccountId, AddressBlock, Answer, INVITE_LIFE_MS, Outcome, Refused, Sha256, TokenRow, Verifier};
 use crate::protocol::Timestamp;
 
 /// A verifier as it is sealed: three numbers, salt, hash.
@@ -46,8 +44,7 @@ impl Sqlite {
         hash: &Sha256,
     ) -> Outcomes<Outcome> {
         self.require_account(account)?;
-        let taken: Vec<String> =
-            self.list("SELECT name FROM token WHERE account = ?1", [account], |row| row.get(0))?;
+        let taken: Vec<String> = self.list("SELECT name FROM token WHERE account = ?1", [account], |row| row.get(0))?;
         if name.is_some_and(|name| taken.iter().any(|other| other == name)) {
             return Err(Refused::NameTaken.into());
         }
@@ -78,9 +75,11 @@ impl Sqlite {
 
     pub(super) fn tokens(&self, account: AccountId) -> Outcomes<Answer> {
         let sql = "SELECT name, created, used FROM token WHERE account = ?1 ORDER BY name";
-        Ok(Answer::Tokens(self.list(sql, [account], |row| {
-            Ok(TokenRow { name: row.get(0)?, created: row.get(1)?, used: row.get(2)? })
-        })?))
+        Ok(Answer::Tokens(
+            self.list(sql, [account], |row| {
+                Ok(TokenRow { name: row.get(0)?, created: row.get(1)?, used: row.get(2)? })
+            })?,
+        ))
     }
 
     pub(super) fn add_certificate(&self, account: AccountId, certificate: &Sha256) -> Outcomes<Outcome> {
@@ -140,10 +139,8 @@ impl Sqlite {
             }
             let sql = "INSERT OR IGNORE INTO address_ban(address, prefix) VALUES (?1, ?2)";
             self.execute(sql, (address, block.prefix))?;
-        } else if self.execute(
-            "DELETE FROM address_ban WHERE address = ?1 AND prefix = ?2",
-            (address, block.prefix),
-        )? == 0
+        } else if self.execute("DELETE FROM address_ban WHERE address = ?1 AND prefix = ?2", (address, block.prefix))?
+            == 0
         {
             return Err(Refused::NotFound.into());
         }

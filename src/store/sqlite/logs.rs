@@ -141,8 +141,7 @@ impl Sqlite {
     // ---- several logs ----
 
     pub(super) fn unread(&self, account: AccountId, limit: usize, max_bytes: usize) -> Outcomes<Answer> {
-        let source =
-            |view: &View| Source::new(view.conversation, view.floor, view.last, Some(account));
+        let source = |view: &View| Source::new(view.conversation, view.floor, view.last, Some(account));
         let views = self.views(account)?;
         let sources = views.iter().filter(|view| view.unread() > 0).map(source).collect();
         let (entries, more) = self.merge(&mut Lookups::default(), sources, limit, max_bytes)?;
@@ -205,8 +204,7 @@ impl Sqlite {
         for view in self.views(account)? {
             let count = view.unread();
             if count > 0 {
-                let row =
-                    self.unread_row(&mut lookups, account, view.conversation, view.floor, view.last, count)?;
+                let row = self.unread_row(&mut lookups, account, view.conversation, view.floor, view.last, count)?;
                 rows.push(row);
             } else if all {
                 rows.push(UnreadRow {
@@ -298,9 +296,8 @@ impl Sqlite {
             With::Room(name) => Target::Room(name.clone()),
             With::Pair(a, b) => Target::User(if a.id == found.sender { b.name.clone() } else { a.name.clone() }),
         };
-        let sealed: Vec<u8> = self
-            .statement("SELECT body FROM message WHERE id = ?1")?
-            .query_row([found.row], |row| row.get(0))?;
+        let sealed: Vec<u8> =
+            self.statement("SELECT body FROM message WHERE id = ?1")?.query_row([found.row], |row| row.get(0))?;
         let plain = log.key.open(found.row, &sealed).and_then(|plain| String::from_utf8(plain).ok());
         let body = plain.map_or_else(
             || {
@@ -325,9 +322,8 @@ impl Sqlite {
     fn lookup_log<'a>(&self, lookups: &'a mut Lookups, conversation: ConversationId) -> Outcomes<&'a Log> {
         if !lookups.logs.contains_key(&conversation) {
             let sql = "SELECT c.a, c.b, r.name FROM conversation c LEFT JOIN room r ON r.id = c.id WHERE c.id = ?1";
-            let row: (Option<AccountId>, Option<AccountId>, Option<RoomName>) = self
-                .statement(sql)?
-                .query_row([conversation], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            let row: (Option<AccountId>, Option<AccountId>, Option<RoomName>) =
+                self.statement(sql)?.query_row([conversation], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
             let with = match row {
                 (Some(a), Some(b), _) => With::Pair(self.lookup_person(lookups, a)?, self.lookup_person(lookups, b)?),
                 (_, _, Some(name)) => With::Room(name),
@@ -340,12 +336,7 @@ impl Sqlite {
     }
 
     /// The room, or the other person.
-    fn other_side(
-        &self,
-        lookups: &mut Lookups,
-        account: AccountId,
-        conversation: ConversationId,
-    ) -> Outcomes<Target> {
+    fn other_side(&self, lookups: &mut Lookups, account: AccountId, conversation: ConversationId) -> Outcomes<Target> {
         Ok(match &self.lookup_log(lookups, conversation)?.with {
             With::Room(name) => Target::Room(name.clone()),
             With::Pair(a, b) => Target::User(if a.id == account { b.name.clone() } else { a.name.clone() }),

@@ -106,12 +106,10 @@ impl Sqlite {
             Target::Room(name) => Ok(Some(self.room_of_member(name, account)?.0.id)),
             Target::User(name) => {
                 let sql = "SELECT id, erased FROM account WHERE name = ?1";
-                let found: Option<(AccountId, bool)> =
-                    self.find(sql, [name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                let found: Option<(AccountId, bool)> = self.find(sql, [name], |row| Ok((row.get(0)?, row.get(1)?)))?;
                 let (other, erased) = found.ok_or(Refused::NoSuchUser)?;
                 let sql = "SELECT id FROM conversation WHERE a = ?1 AND b = ?2";
-                let conversation =
-                    self.find(sql, (account.min(other), account.max(other)), |row| row.get(0))?;
+                let conversation = self.find(sql, (account.min(other), account.max(other)), |row| row.get(0))?;
                 // What was said with somebody who is gone stays readable; else they do not exist.
                 if erased && conversation.is_none() { Err(Refused::NoSuchUser.into()) } else { Ok(conversation) }
             }

@@ -52,13 +52,7 @@ impl Sqlite {
             Act::Op => role == Some(Role::Member) && self.set_role(&room, &subject, Role::Operator)?,
             Act::Deop => role == Some(Role::Operator) && self.set_role(&room, &subject, Role::Member)?,
         };
-        Ok(Outcome::RoomChanged(RoomChange {
-            room,
-            subject: Some(subject),
-            changed,
-            was_member: role.is_some(),
-            heir,
-        }))
+        Ok(Outcome::RoomChanged(RoomChange { room, subject: Some(subject), changed, was_member: role.is_some(), heir }))
     }
 
     /// Whether the invitation is new.

@@ -57,11 +57,9 @@ impl Sqlite {
             Fault::Refused(Refused::NoSuchUser) => Refused::AuthFailed.into(),
             other => other,
         })?;
-        for (text, new) in [
-            (&mut profile.name, &change.name),
-            (&mut profile.email, &change.email),
-            (&mut profile.note, &change.note),
-        ] {
+        for (text, new) in
+            [(&mut profile.name, &change.name), (&mut profile.email, &change.email), (&mut profile.note, &change.note)]
+        {
             if let Some(new) = new {
                 text.clone_from(new);
             }

@@ -7,9 +7,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::messages::{row_key, split_row_key};
 use super::{BatchLost, Outcomes, Sqlite};
-use crate::store::{StoreError, schema};
 use crate::ops::{AccountId, Answer, ConversationId, MessageId, Outcome, POST_KEY_LIFE_MS, Totals};
 use crate::protocol::Timestamp;
+use crate::store::{StoreError, schema};
 
 /// Rows that one sweep deletes: some milliseconds of the writing thread.
 const SWEEP_ROWS: usize = 1000;
@@ -181,7 +181,7 @@ impl Sqlite {
     }
 
     fn checkpoint_as(&self, sql: &str) -> Result<i64, BatchLost> {
-        self.conn.prepare_cached(sql).and_then(|mut statement| statement.query_row([], |row| row.get(1))).map_err(BatchLost)
+        Ok(self.conn.prepare_cached(sql)?.query_row([], |row| row.get(1))?)
     }
 
     /// Copies the database as it is at this moment into the empty file `dest`, as one file without a

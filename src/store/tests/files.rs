@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::super::seal::{Column, Sealer};
-use super::super::sqlite::Sqlite;
+use super::super::sqlite::{Guard, Sqlite};
 use super::super::{Database, StoreError};
 use super::*;
 
@@ -24,7 +24,7 @@ fn records(dir: &Path) -> Sqlite {
 
 fn apply(sqlite: &Sqlite, op: &Op) -> Outcome {
     sqlite.begin().unwrap();
-    let outcome = sqlite.apply(at(1_000_000), op).unwrap().unwrap();
+    let outcome = sqlite.apply(at(1_000_000), op, Guard::Always).unwrap().unwrap();
     sqlite.commit().unwrap();
     outcome
 }
@@ -65,8 +65,7 @@ fn nothing_secret_is_plain_in_the_files() {
     let change = ProfileChange { email: Some("mail@example.org".to_owned()), ..ProfileChange::default() };
     apply(&sqlite, &Op::SetProfile { account: alice.id, change });
 
-    let secrets: [&[u8]; 5] =
-        [b"nobody sees", b"posted body", b"topic of", b"example.org", &[0xa5; 16]];
+    let secrets: [&[u8]; 5] = [b"nobody sees", b"posted body", b"topic of", b"example.org", &[0xa5; 16]];
     let wal = fs::metadata(dir.path().join("downstream.db-wal")).unwrap();
     assert!(wal.len() > 0, "what was written is in the write-ahead log still");
     for checkpointed in [false, true] {
@@ -142,7 +141,8 @@ fn a_newer_database_is_refused_and_left_alone() {
 
     let foreign = tempfile::tempdir().unwrap();
     let key = ServerKey::ephemeral().unwrap();
-    fs::write(foreign.path().join("downstream.db"), b"this is a letter to somebody, not a database at all ....").unwrap();
+    fs::write(foreign.path().join("downstream.db"), b"this is a letter to somebody, not a database at all ....")
+        .unwrap();
     assert!(Database::open(foreign.path(), &key).is_err());
 }
 
@@ -287,10 +287,7 @@ fn operator_errors_name_what_they_are_about() {
         hash[..4].copy_from_slice(&n.to_be_bytes());
         database.add_invite(&Sha256(hash), now).unwrap();
     }
-    assert!(matches!(
-        database.add_invite(&Sha256([1; 32]), now),
-        Err(StoreError::Refused(Refused::Quota(1000)))
-    ));
+    assert!(matches!(database.add_invite(&Sha256([1; 32]), now), Err(StoreError::Refused(Refused::Quota(1000)))));
 }
 
 #[test]

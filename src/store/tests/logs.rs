@@ -145,10 +145,7 @@ struct Oracle {
 impl Oracle {
     /// What lies in (after, upto] of a log and is by others, sorted as it is shown.
     fn foreign(&self, who: usize, log: ConversationId, after: u64, upto: u64) -> Vec<&Said> {
-        self.said
-            .iter()
-            .filter(|said| said.0 == log && said.1 > after && said.1 <= upto && said.3 != who)
-            .collect()
+        self.said.iter().filter(|said| said.0 == log && said.1 > after && said.1 <= upto && said.3 != who).collect()
     }
 
     fn sorted(mut found: Vec<&Said>) -> Vec<String> {

@@ -30,15 +30,7 @@ fn several_targets_stand_or_fall_alone() {
     let shown: Vec<_> = results.iter().map(|result| result.as_ref().map(|a| a.id.0).map_err(|e| *e)).collect();
     assert_eq!(
         shown,
-        [
-            Ok(1),
-            Err(Refused::NoSuchUser),
-            Ok(1),
-            Err(Refused::NoSuchRoom),
-            Err(Refused::NotMember),
-            Ok(1),
-            Ok(2)
-        ]
+        [Ok(1), Err(Refused::NoSuchUser), Ok(1), Err(Refused::NoSuchRoom), Err(Refused::NotMember), Ok(1), Ok(2)]
     );
     assert_eq!(world.totals().messages, 4);
 }

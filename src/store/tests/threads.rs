@@ -121,7 +121,6 @@ impl Running {
     }
 }
 
-
 fn open(dir: &std::path::Path) -> Database {
     let key = ServerKey::load_or_create(dir, None).unwrap();
     Database::open(dir, &key).unwrap()
@@ -384,11 +383,7 @@ fn changes_of_the_operator_are_noticed() {
     operator.set_disabled(&name("bob"), false, now).unwrap();
     assert_eq!(
         running.wait_for_outside(3),
-        [
-            OutsideChange::Admin(bob.id, true),
-            OutsideChange::Admin(bob.id, false),
-            OutsideChange::EndSessions(bob.id)
-        ]
+        [OutsideChange::Admin(bob.id, true), OutsideChange::Admin(bob.id, false), OutsideChange::EndSessions(bob.id)]
     );
     operator.delete_user(&name("alice"), now).unwrap();
     let changes = running.wait_for_outside(1);
