@@ -11,6 +11,7 @@
 //! the transactions were rolled back. The associated data names table, column and row: what is moved
 //! to another place in the database does not open there.
 
+use std::cell::RefCell;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -212,6 +213,25 @@ impl Sealer {
     }
 }
 
+/// Nonces asked of the operating system at once: a call for each message would cost as much as sealing it.
+const NONCES: usize = 128;
+
+thread_local! {
+    /// Nonces that wait. Each is taken once; none is secret.
+    static WAITING: RefCell<Vec<[u8; NONCE_LEN]>> = const { RefCell::new(Vec::new()) };
+}
+
+fn random_nonce() -> Result<[u8; NONCE_LEN], SealError> {
+    WAITING.with_borrow_mut(|waiting| {
+        if waiting.is_empty() {
+            let mut bytes = [0; NONCES * NONCE_LEN];
+            getrandom::fill(&mut bytes).map_err(|_| SealError)?;
+            waiting.extend(bytes.as_chunks().0);
+        }
+        waiting.pop().ok_or(SealError)
+    })
+}
+
 /// The key of one row or one log.
 pub(super) struct SealKey {
     cipher: Aes256Gcm,
@@ -235,8 +255,7 @@ impl SealKey {
 
     /// Seals `plain` for `row`.
     pub(super) fn seal(&self, row: i64, plain: &[u8]) -> Result<Vec<u8>, SealError> {
-        let mut nonce = [0; NONCE_LEN];
-        getrandom::fill(&mut nonce).map_err(|_| SealError)?;
+        let nonce = random_nonce()?;
         let mut sealed = Vec::with_capacity(plain.len() + SEAL_OVERHEAD);
         sealed.extend_from_slice(plain);
         let (data, len) = self.associated(row);

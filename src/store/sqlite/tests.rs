@@ -34,13 +34,13 @@ fn errors_of_the_disk_sink_a_batch_and_others_do_not() {
     let error = |code| rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
     // SQLite may have rolled the whole transaction back after these.
     for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR, ffi::SQLITE_NOMEM, ffi::SQLITE_CORRUPT, ffi::SQLITE_READONLY] {
-        assert!(sinks_the_batch(&error(code)), "{code}");
+        assert!(!is_of_one_statement(&error(code)), "{code}");
         assert!(!advice(&error(code)).is_empty());
     }
     for code in [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_MISMATCH, ffi::SQLITE_TOOBIG] {
-        assert!(!sinks_the_batch(&error(code)), "{code}");
+        assert!(is_of_one_statement(&error(code)), "{code}");
     }
-    assert!(!sinks_the_batch(&rusqlite::Error::QueryReturnedNoRows));
+    assert!(is_of_one_statement(&rusqlite::Error::QueryReturnedNoRows));
 }
 
 #[test]

@@ -181,10 +181,7 @@ impl Sqlite {
     }
 
     fn checkpoint_as(&self, sql: &str) -> Result<i64, BatchLost> {
-        self.conn
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.query_row([], |row| row.get(1)))
-            .map_err(BatchLost)
+        Ok(self.conn.prepare_cached(sql)?.query_row([], |row| row.get(1))?)
     }
 
     /// Copies the database as it is at this moment into the empty file `dest`, as one file without a

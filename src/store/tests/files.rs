@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::super::seal::{Column, Sealer};
-use super::super::sqlite::Sqlite;
+use super::super::sqlite::{Guard, Sqlite};
 use super::super::{Database, StoreError};
 use super::*;
 
@@ -24,7 +24,7 @@ fn records(dir: &Path) -> Sqlite {
 
 fn apply(sqlite: &Sqlite, op: &Op) -> Outcome {
     sqlite.begin().unwrap();
-    let outcome = sqlite.apply(at(1_000_000), op).unwrap().unwrap();
+    let outcome = sqlite.apply(at(1_000_000), op, Guard::Always).unwrap().unwrap();
     sqlite.commit().unwrap();
     outcome
 }
