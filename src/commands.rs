@@ -65,8 +65,11 @@ enum Wait {
     Rooms(rooms::Wait),
     Messages(messages::Wait),
     Admin(admin::Wait),
-    /// Read markers that a line moved.
-    AutoAck(AccountId),
+    /// Read markers that a line moved; whether its command waits for them.
+    AutoAck {
+        account: AccountId,
+        command_waits: bool,
+    },
     /// A page for a session that fell behind, of the login that it belongs to.
     Backlog(u64),
     /// A piece of what was too old was deleted.
@@ -401,19 +404,23 @@ impl Core {
     /// until they are where it will look.
     fn auto_ack(&mut self, conn: ConnId, command_waits: bool) {
         let Some(session) = self.hub.session_mut(conn).filter(|session| !session.manual_ack) else { return };
-        let flushed = session.flushed;
+        let (flushed, under_way) = (session.flushed, session.acks_in_flight > 0);
         let Some(member) = session.member_mut() else { return };
         let marks = member.delivery.read_by_line(flushed);
         let account = member.person.id;
-        if marks.is_empty() {
+        // Without marks the answer only says that those before it are stored.
+        let command_waits = command_waits && (under_way || !marks.is_empty());
+        if marks.is_empty() && !command_waits {
             return;
         }
-        let op = Op::AutoAck { account, marks };
+        session.acks_in_flight += 1;
         if command_waits {
-            self.persist(conn, Head::none(), Wait::AutoAck(account), op);
-        } else {
-            self.persist_quietly(Wait::AutoAck(account), op);
+            session.in_flight += 1;
+            session.only_appends = false;
         }
+        let wait = Wait::AutoAck { account, command_waits };
+        let ticket = self.ticket(Pending { conn: Some(conn), me: None, head: Head::none(), wait });
+        self.out.push(Effect::Persist(ticket, Op::AutoAck { account, marks }));
     }
 
     /// The gate, once for every command; then the arguments; then its handler.
@@ -619,12 +626,19 @@ impl Core {
 
     fn stored(&mut self, ticket: Ticket, done: Done) {
         let Some(Pending { conn, me, head, wait }) = self.pending.remove(&ticket) else { return };
-        if !matches!(wait, Wait::Backlog(_)) {
-            self.answered(conn);
+        match &wait {
+            Wait::Backlog(_) => {}
+            Wait::AutoAck { command_waits, .. } => {
+                if let Some(session) = conn.and_then(|conn| self.hub.session_mut(conn)) {
+                    session.acks_in_flight = session.acks_in_flight.saturating_sub(1);
+                    session.in_flight = session.in_flight.saturating_sub(u32::from(*command_waits));
+                }
+            }
+            _ => self.answered(conn),
         }
         let conn_or_none = conn.unwrap_or(ConnId { slot: u32::MAX, generation: u32::MAX });
         match (wait, done) {
-            (Wait::AutoAck(account), Done::Op(Ok(Outcome::Acked(acked)))) => self.acked(account, &acked),
+            (Wait::AutoAck { account, .. }, Done::Op(Ok(Outcome::Acked(acked)))) => self.acked(account, &acked),
             (Wait::Backlog(login), Done::Query(answer)) => self.backlog(conn_or_none, login, answer),
             (Wait::Sweep, Done::Op(result)) => {
                 self.sweeping = false;
@@ -632,7 +646,7 @@ impl Core {
                     self.sweep();
                 }
             }
-            (Wait::AutoAck(_) | Wait::Nothing, _) => {}
+            (Wait::AutoAck { .. } | Wait::Nothing, _) => {}
             (Wait::Login(wait), done) => self.login_answered(conn_or_none, head, wait, done),
             (Wait::Account(wait), done) => self.account_answered(conn_or_none, head, me, wait, done),
             (Wait::People(wait), done) => self.people_answered(conn_or_none, head, wait, done),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From left to right. Modules on one level do not name each other.
-const LEVELS: [&[&str]; 9] = [
+const LEVELS: [&[&str]; 11] = [
     &["protocol"],
     &["ops"],
     &["session"],
@@ -19,6 +19,9 @@ const LEVELS: [&[&str]; 9] = [
     // What the machine gives and what the operator types: systemd, sockets, arguments.
     &["service", "cli"],
     &["reactor"],
+    // The operator's commands, and what is put together before the loop turns.
+    &["operator"],
+    &["startup"],
 ];
 
 /// The top modules that `module` may name.
