@@ -213,6 +213,31 @@ impl Sealer {
     }
 }
 
+/// The keys of logs that were appended to: the same ones are written to again and again, and making one
+/// costs more than sealing a short body with it.
+pub(super) struct LogKeys(RefCell<Vec<Option<(i64, SealKey)>>>);
+
+/// Keys kept, under a megabyte.
+const LOG_KEYS: usize = 1024;
+
+impl LogKeys {
+    pub(super) fn new() -> LogKeys {
+        LogKeys(RefCell::new((0..LOG_KEYS).map(|_| None).collect()))
+    }
+
+    /// Seals the body of a message.
+    pub(super) fn seal(&self, sealer: &Sealer, log: i64, row: i64, body: &[u8]) -> Result<Vec<u8>, SealError> {
+        let mut kept = self.0.borrow_mut();
+        let slot = usize::try_from(log).unwrap_or(0) % LOG_KEYS;
+        let slot = kept.get_mut(slot).ok_or(SealError)?;
+        let (_, key) = match slot {
+            Some((of, _)) if *of == log => slot.as_mut().ok_or(SealError)?,
+            _ => slot.insert((log, sealer.key(Column::Body, log))),
+        };
+        key.seal(row, body)
+    }
+}
+
 /// Nonces asked of the operating system at once: a call for each message would cost as much as sealing it.
 const NONCES: usize = 128;
 

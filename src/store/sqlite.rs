@@ -30,7 +30,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtens
 
 use super::StoreError;
 use super::schema;
-use super::seal::{SealError, Sealer};
+use super::seal::{LogKeys, SealError, Sealer};
 use crate::ops::{AccountId, Answer, ConversationId, MessageId, Op, Outcome, Person, Query, Refused};
 use crate::protocol::{RoomName, Timestamp, UserName};
 
@@ -87,6 +87,7 @@ const WAL_KEEP: i64 = 64 << 20;
 pub(super) struct Sqlite {
     conn: Connection,
     sealer: Arc<Sealer>,
+    log_keys: LogKeys,
     /// The newest time of a message, in milliseconds; no later message gets an earlier one.
     clock: Cell<u64>,
     #[cfg(test)]
@@ -215,6 +216,7 @@ impl Sqlite {
         Ok(Sqlite {
             conn,
             sealer,
+            log_keys: LogKeys::new(),
             clock: Cell::new(0),
             #[cfg(test)]
             commit_fails: Cell::new(false),

@@ -25,6 +25,11 @@ const QUEUE_QUERIES: usize = 4096;
 /// Bytes of answers that may wait for the loop before the reader thread pauses; one answer is at most
 /// about a megabyte. Tests have less, because sealing is slow in a debug build.
 pub(super) const ANSWER_BYTES: usize = if cfg!(test) { 1 << 20 } else { 8 << 20 };
+/// Pages of the write-ahead log from which it is copied back to the database after a batch (16 MiB): the
+/// more it holds, the more often a page was written before it is copied once. Tests have less.
+const LOG_PAGES: i64 = if cfg!(test) { 64 } else { 4096 };
+/// Pages from which reads are held up for it (64 MiB).
+const LOG_PAGES_MAX: i64 = 4 * LOG_PAGES;
 /// How often an idle writer looks for what operator commands changed.
 const IDLE: Duration = Duration::from_secs(1);
 /// A disk that fails is logged at most this often.
@@ -91,6 +96,8 @@ struct Shared {
     reads: Queue<(Ticket, Query)>,
     outbox: Outbox<Delivery>,
     stats: Mutex<StoreStats>,
+    /// Held by the reader during a read, so that the writer can wait for a moment without one.
+    reading: Mutex<()>,
     wake: Wake,
 }
 
@@ -121,6 +128,7 @@ impl Store {
             reads: Queue::new(),
             outbox: Outbox::new(),
             stats: Mutex::default(),
+            reading: Mutex::default(),
             wake,
         });
         let seen_version = sqlite.data_version().map_err(failed)?;
@@ -310,9 +318,18 @@ impl Writer {
         }
         self.shared.deliver(Delivery { news, ops: count, op_bytes: weight, queries: 0 }, 0);
         // After the answers, so that none waits for it.
-        if let Err(lost) = self.sqlite.checkpoint() {
+        if let Err(lost) = self.checkpoint() {
             self.complain(0, &lost);
         }
+    }
+
+    /// Copies the write-ahead log back once it has grown long.
+    fn checkpoint(&self) -> Result<(), BatchLost> {
+        let pages = self.sqlite.log_pages()?;
+        // It can begin anew only after a moment in which nobody reads from it. Reads that follow each other
+        // closely leave none, so one is made. A backup that is under way is not waited for.
+        let _pause = (pages >= LOG_PAGES_MAX).then(|| locked(&self.shared.reading));
+        if pages >= LOG_PAGES { self.sqlite.checkpoint() } else { Ok(()) }
     }
 
     /// One transaction; its answers, once they are on stable storage.
@@ -383,7 +400,10 @@ fn read(sqlite: &Sqlite, shared: &Shared) {
             Taken::Jobs(jobs, _) => {
                 for (ticket, query) in jobs {
                     shared.outbox.wait_for_room(ANSWER_BYTES);
-                    let answer = sqlite.answer(&query);
+                    let answer = {
+                        let _reading = locked(&shared.reading);
+                        sqlite.answer(&query)
+                    };
                     let bytes = answer.as_ref().map_or(0, answer_bytes);
                     locked(&shared.stats).queries += 1;
                     let news = vec![News::Answer(ticket, Done::Query(answer))];

@@ -2,7 +2,6 @@
 
 use subtle::ConstantTimeEq;
 
-use super::super::seal::Column;
 use super::{Fault, MESSAGES_MAX, Outcomes, Sqlite};
 use crate::ops::{
     AccountId, Appended, ConversationId, Destination, MessageId, Outcome, POST_KEY_LIFE_MS, Person, Refused,
@@ -126,7 +125,7 @@ impl Sqlite {
             self.execute("UPDATE conversation SET oldest_time = ?2 WHERE id = ?1", (conversation, time))?;
         }
         let row = row_key(conversation, id);
-        let sealed = self.sealer.key(Column::Body, conversation.0).seal(row, body.as_bytes())?;
+        let sealed = self.log_keys.seal(&self.sealer, conversation.0, row, body.as_bytes())?;
         let sql = "INSERT INTO message(id, time, sender, body) VALUES (?1, ?2, ?3, ?4)";
         self.execute(sql, (row, time, sender.id, sealed))?;
         Ok(Appended { to, conversation, id, time, duplicate: false })

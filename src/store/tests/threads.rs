@@ -269,6 +269,33 @@ fn a_second_daemon_is_refused() {
     assert!(error.to_string().contains("another downstream is running"), "{error}");
 }
 
+#[test]
+fn the_write_ahead_log_stays_short_under_steady_reads() {
+    let mut running = Running::start();
+    let alice = running.person("alice");
+    let size = |running: &Running| std::fs::metadata(running.dir.path().join("downstream.db-wal")).unwrap().len();
+    let page = Query::Page {
+        account: alice.id,
+        target: target("alice"),
+        bound: Bound::Newest,
+        limit: 20,
+        max_bytes: usize::MAX,
+    };
+    let mut largest = 0;
+    for n in 0..600 {
+        // There is always a read under way or waiting.
+        running.store().ask(Ticket(0), page.clone());
+        running.store().ask(Ticket(0), page.clone());
+        running.submit(append(&alice, "alice", &format!("{n}{}", "x".repeat(3000))));
+        running.answers(1);
+        largest = largest.max(size(&running));
+    }
+    let left = running.store().stats();
+    running.answers(usize::try_from(left.waiting_ops + left.waiting_queries).unwrap());
+    // Every append changes two pages or more. In tests it is copied back at 64, at the latest at 256.
+    assert!(largest < 300 * 4096, "{largest}");
+}
+
 // ---- failing disks ----
 
 #[test]
