@@ -348,7 +348,7 @@ impl Core {
             if sentence == Sentence::Blank {
                 return;
             }
-            self.auto_ack(conn);
+            self.auto_ack(conn, messages::reads_markers(&sentence));
         }
         let Some(session) = self.hub.session_mut(conn) else { return };
         if session.in_flight == 0 {
@@ -397,15 +397,22 @@ impl Core {
         }
     }
 
-    /// Moves the read markers over what this session shows to have got.
-    fn auto_ack(&mut self, conn: ConnId) {
+    /// Moves the read markers over what this session shows to have got. A command that reads them waits
+    /// until they are where it will look.
+    fn auto_ack(&mut self, conn: ConnId, command_waits: bool) {
         let Some(session) = self.hub.session_mut(conn).filter(|session| !session.manual_ack) else { return };
         let flushed = session.flushed;
         let Some(member) = session.member_mut() else { return };
         let marks = member.delivery.read_by_line(flushed);
         let account = member.person.id;
-        if !marks.is_empty() {
-            self.persist_quietly(Wait::AutoAck(account), Op::AutoAck { account, marks });
+        if marks.is_empty() {
+            return;
+        }
+        let op = Op::AutoAck { account, marks };
+        if command_waits {
+            self.persist(conn, Head::none(), Wait::AutoAck(account), op);
+        } else {
+            self.persist_quietly(Wait::AutoAck(account), op);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the operator wrote (TOML) → what it means.
 //!
-//! One table ([`keys`]) holds every key with its kind, default, bounds and reason. Reading reports every
-//! problem at once, each with its line and what would be allowed; [`example`] prints the table for
+//! One table (`config/keys.rs`) holds every key with its kind, default, bounds and reason. Reading reports every
+//! problem at once, each with its line and what would be allowed; `config/example.rs` prints the table for
 //! people. A key of zero is switched off where the table says so.
 
 mod example;

@@ -46,4 +46,4 @@ const LOCK_FILE: &str = "lock";
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

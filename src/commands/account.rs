@@ -184,8 +184,7 @@ impl Core {
             }
             (Wait::Token(token), Done::Op(Ok(Outcome::TokenNamed(name)))) => {
                 log::info!("connection {conn}: {} made the token {name}", me.name);
-                let line = Line::ok(&head).key("name", name).key("token", token.0.as_str());
-                self.reply(conn, line.text("shown once; log in with it instead of the password"));
+                self.reply(conn, Line::ok(&head).key("name", name).key("token", token.0.as_str()));
             }
             (Wait::Tokens, Done::Query(Ok(Answer::Tokens(rows)))) => {
                 let mut out = Vec::new();

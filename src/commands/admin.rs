@@ -131,10 +131,6 @@ impl Core {
 
     fn ban(&mut self, conn: ConnId, head: Head, whom: &str, banned: bool) {
         if let Some(block) = AddressBlock::parse(whom) {
-            let own = self.hub.session(conn).is_some_and(|session| block.contains(session.peer.address));
-            if banned && own {
-                return self.error(conn, &head, Code::Forbidden, "that is your own address");
-            }
             return self.persist(conn, head, Wait::BanAddress(block, banned), Op::BanAddress { block, banned });
         }
         match UserName::parse(whom) {
@@ -190,7 +186,7 @@ impl Core {
             }
             (Wait::BanAddress(block, banned), Done::Op(Ok(_))) => self.blocked(conn, &head, block, banned),
             (Wait::Invite(code), Done::Op(Ok(_))) => {
-                self.reply(conn, Line::ok(&head).key("invite", code.0.as_str()).text("good once, for seven days"));
+                self.reply(conn, Line::ok(&head).key("invite", code.0.as_str()));
             }
             (Wait::Totals, Done::Query(Ok(Answer::Totals(totals)))) => {
                 let ticket = self.suspend(conn, head, Wait::Gauges(totals).into());
@@ -212,8 +208,9 @@ impl Core {
         if banned {
             let inside = self.hub.sessions().filter(|session| block.contains(session.peer.address));
             let inside: Vec<ConnId> = inside.map(|session| session.conn).collect();
-            for conn in inside {
-                self.bye(conn, "kicked", Some("banned"));
+            // The session that banned its own address stays, so that it can take that back.
+            for other in inside.into_iter().filter(|&other| other != conn) {
+                self.bye(other, "kicked", Some("banned"));
             }
         }
     }

@@ -264,12 +264,10 @@ impl Core {
         self.throttle.login_held(&user, network, true);
         let live = self.hub.sessions_of(opened.account);
         let room = self.hub.settings.sessions_per_account.max(1);
-        if live.len() >= room {
-            if !takeover {
-                self.anonymous(conn);
-                let line = Line::err(&head, Code::InUse).key("max", room);
-                return self.reply(conn, line.text("too many sessions of this account; /takeover ends the oldest"));
-            }
+        if live.len() >= room && !takeover {
+            self.anonymous(conn);
+            let line = Line::err(&head, Code::InUse).key("max", room);
+            return self.reply(conn, line.text("too many sessions of this account; /takeover ends the oldest"));
         }
         let manual = self.hub.session(conn).is_some_and(|session| session.manual_ack);
         let behind = std::mem::take(&mut opened.behind);

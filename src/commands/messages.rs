@@ -67,6 +67,11 @@ pub(super) fn is_append(sentence: &Sentence<'_>) -> bool {
     }
 }
 
+/// Whether a line asks for what is unread.
+pub(super) fn reads_markers(sentence: &Sentence<'_>) -> bool {
+    matches!(sentence, Sentence::Command(command) if matches!(command.verb.name, "fetch" | "unread"))
+}
+
 /// `* msg ID TIME TARGET SENDER`, to be ended by the text.
 pub(super) fn message_event(entry: &Entry) -> Line {
     message_line(Line::event("msg"), entry.id, entry)

@@ -145,7 +145,7 @@ impl Core {
         }
     }
 
-    /// An account has left a room: tells the others, and who inherits it.
+    /// An account has left a room: tells the others.
     pub(super) fn left(
         &mut self,
         account: AccountId,
@@ -157,14 +157,6 @@ impl Core {
         let room = &change.room;
         self.tell_room(room.id, except, Line::event("leave").arg(&room.name).arg(name).maybe_text(reason));
         self.hub.leave(account, room.id);
-        self.inherited(change, name);
-    }
-
-    fn inherited(&mut self, change: &RoomChange, from: &UserName) {
-        if let Some(heir) = &change.heir {
-            let line = Line::event("op").arg(&change.room.name).arg(&heir.name).arg(from);
-            self.tell_room(change.room.id, None, line.text("owns the room now"));
-        }
     }
 
     fn moderated(
@@ -192,7 +184,6 @@ impl Core {
                 self.tell_room(room.id, Some(conn), line.clone());
                 if change.was_member {
                     self.hub.leave(subject.id, room.id);
-                    self.inherited(change, &me.name);
                 } else if !room.private {
                     let sessions = self.hub.sessions_of(subject.id);
                     self.event(&sessions, Some(conn), line);

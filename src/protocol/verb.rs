@@ -12,6 +12,8 @@ pub enum Body {
     Required,
     /// A text that begins with `:`, or nothing.
     Colon,
+    /// A command of a further table ([`ADMIN_VERBS`]), which splits what stands behind it.
+    Table,
 }
 
 /// One command.
@@ -116,7 +118,7 @@ pub const VERBS: &[Verb] = &[
     verb("unread", "[all]", (0, 1), "lists conversations with unread messages"),
     verb("ack", "TARGET ID | auto | manual", (1, 2), "marks messages as read, or says who does").anonymous(),
     verb("receipts", "on|off", (1, 1), "exchanges read receipts with others that do"),
-    verb("admin", "COMMAND …", (1, 2), "administers the server; /help admin lists the commands"),
+    verb("admin", "COMMAND …", (0, 0), "administers the server; /help admin lists the commands").body(Body::Table),
 ];
 
 /// What `/admin` knows; the same shapes, one word further right.

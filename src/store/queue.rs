@@ -125,7 +125,7 @@ mod tests {
         for job in 0..10 {
             queue.push(job, 100);
         }
-        let mut take = |most, weight| match queue.take(most, weight, Duration::ZERO) {
+        let take = |most, weight| match queue.take(most, weight, Duration::ZERO) {
             Taken::Jobs(jobs, weight) => (jobs, weight),
             Taken::Nothing | Taken::Closed => (Vec::new(), 0),
         };

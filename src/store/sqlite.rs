@@ -18,10 +18,13 @@ mod upkeep;
 pub(super) use operator::refusal;
 
 use std::cell::Cell;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row};
 
@@ -86,6 +89,8 @@ pub(super) struct Sqlite {
     sealer: Arc<Sealer>,
     /// The newest time of a message, in milliseconds; no later message gets an earlier one.
     clock: Cell<u64>,
+    #[cfg(test)]
+    commit_fails: Cell<bool>,
 }
 
 /// Why a write or a read did not succeed.
@@ -129,6 +134,9 @@ impl Sqlite {
     /// Opens the database file for writing, making it where there is none.
     pub(super) fn open(path: &Path, sealer: Arc<Sealer>) -> Result<Sqlite, StoreError> {
         let sql = |error| StoreError::sql("opening the database", error);
+        // SQLite gives its other files the mode of this one.
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+        drop(file.map_err(|error| StoreError::io(path, error))?);
         let mut conn = Connection::open_with_flags(path, OpenFlags::default()).map_err(sql)?;
         wait_for_others(&mut conn).map_err(sql)?;
         // Before anything is written: a file that is not ours, or newer than us, stays as it is.
@@ -176,7 +184,15 @@ impl Sqlite {
         conn.pragma_update(None, "mmap_size", 0)?;
         conn.pragma_update(None, "foreign_keys", false)?;
         conn.pragma_update(None, "trusted_schema", false)?;
-        Ok(Sqlite { conn, sealer, clock: Cell::new(0) })
+        // Statements are prepared once: without this, some are planned anew for each value bound to them.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        Ok(Sqlite {
+            conn,
+            sealer,
+            clock: Cell::new(0),
+            #[cfg(test)]
+            commit_fails: Cell::new(false),
+        })
     }
 
     /// The version of the schema as it is.
@@ -211,6 +227,10 @@ impl Sqlite {
 
     /// Puts a batch on stable storage.
     pub(super) fn commit(&self) -> Result<(), BatchLost> {
+        #[cfg(test)]
+        if self.commit_fails.take() {
+            return Err(BatchLost(tests::io_error()));
+        }
         self.run("COMMIT")
     }
 
@@ -386,15 +406,9 @@ fn wait_for_others(conn: &mut Connection) -> rusqlite::Result<()> {
 
 /// Whether an error says something about the disk, memory or the file, and not about one statement.
 fn sinks_the_batch(error: &rusqlite::Error) -> bool {
-    !matches!(
-        error.sqlite_error_code(),
-        None | Some(
-            ErrorCode::ConstraintViolation
-                | ErrorCode::TypeMismatch
-                | ErrorCode::TooBig
-                | ErrorCode::ParameterOutOfRange
-        )
-    )
+    use ErrorCode::{ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch};
+    let of_one = [ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch];
+    error.sqlite_error_code().is_some_and(|code| !of_one.contains(&code))
 }
 
 /// What the operator can do about an error of the database.

@@ -23,8 +23,8 @@ const QUEUE_BYTES: usize = 16 << 20;
 /// Reads that may be under way.
 const QUEUE_QUERIES: usize = 4096;
 /// Bytes of answers that may wait for the loop before the reader thread pauses; one answer is at most
-/// about a megabyte.
-pub(super) const ANSWER_BYTES: usize = 8 << 20;
+/// about a megabyte. Tests have less, because sealing is slow in a debug build.
+pub(super) const ANSWER_BYTES: usize = if cfg!(test) { 1 << 20 } else { 8 << 20 };
 /// How often an idle writer looks for what operator commands changed.
 const IDLE: Duration = Duration::from_secs(1);
 /// A disk that fails is logged at most this often.
@@ -269,6 +269,9 @@ impl Writer {
                 #[cfg(test)]
                 Job::Tamper(tamper) => tamper(&self.sqlite),
             }
+        }
+        if writes.is_empty() {
+            return self.idle();
         }
         let count = writes.len();
         let mut news = Vec::with_capacity(count);

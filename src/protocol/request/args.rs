@@ -20,9 +20,11 @@ impl<'a> Args<'a> {
         let mut positional = Vec::new();
         let mut options: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
         let mut rest = rest;
-        // `/admin` splits what follows by a table of its own.
         let mut body = None;
-        while verb.name != "admin" {
+        if verb.body == Body::Table {
+            return Ok(Args { verb, positional: positional.into_iter(), options, body });
+        }
+        loop {
             let next = rest.trim_start_matches(' ');
             if verb.body == Body::Colon && next.starts_with(':') {
                 body = Some(next.strip_prefix(':').unwrap_or_default());
@@ -47,7 +49,7 @@ impl<'a> Args<'a> {
             }
             rest = behind;
         }
-        if positional.len() < fewest && verb.name != "admin" {
+        if positional.len() < fewest {
             return Err(usage());
         }
         if matches!(verb.body, Body::Optional | Body::Required) {
@@ -60,7 +62,7 @@ impl<'a> Args<'a> {
             if body.is_none() && verb.body == Body::Required {
                 return Err(usage());
             }
-        } else if !rest.is_empty() && verb.name != "admin" {
+        } else if !rest.is_empty() {
             return Err(usage());
         }
         if body == Some("") {
@@ -171,7 +173,6 @@ fn word(text: &str) -> Result<(Cow<'_, str>, &str), ParseError> {
 }
 
 /// Reads a word as `key=value` where the command has such arguments.
-#[expect(clippy::type_complexity, reason = "a pair that may be missing, or wrong")]
 fn option<'a>(verb: &'static Verb, word: &Cow<'a, str>) -> Result<Option<(&'static str, Cow<'a, str>)>, ParseError> {
     if verb.options.is_empty() {
         return Ok(None);
