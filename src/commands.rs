@@ -159,6 +159,11 @@ impl Core {
         &self.hub
     }
 
+    /// How many answers the store, the hasher and the loop still owe.
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
     // ---- the connection ----------------------------------------------------------------------------
 
     fn opened(&mut self, conn: ConnId, peer: Peer) {

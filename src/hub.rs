@@ -301,6 +301,11 @@ impl Hub {
         self.watchers.get(name).cloned().unwrap_or_default()
     }
 
+    /// How many names are watched.
+    pub fn watched(&self) -> usize {
+        self.watchers.len()
+    }
+
     // ---- messages ----------------------------------------------------------------------------------
 
     /// Offers a stored message to every session that it is for, except the one that sent it, and answers
