@@ -3,6 +3,7 @@
 //! [`Core::handle`] never blocks, never fails and never panics, whatever a peer sends. It reads no clock
 //! and draws no randomness of its own. A command that needs the store or the hasher leaves a [`Pending`]
 //! behind under its ticket; the answer finds it again, unless its connection is gone.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;

@@ -2,6 +2,7 @@
 //!
 //! What is kept of accounts and rooms is a mirror of the store, of those parts only that somebody online
 //! needs: it changes when the store has answered, in the order of its answers.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use std::collections::HashMap;
 

@@ -6,6 +6,7 @@
 //! hold between records (who may kick whom, who inherits a room) are checked by the store inside the
 //! write, so that two commands in one batch cannot both win; what the core keeps in memory is only a
 //! mirror of what it was told here.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod credentials;
 mod read;

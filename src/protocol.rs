@@ -3,6 +3,7 @@
 //! A line from a client is cut out of the byte stream by [`LineSplitter`], read by [`request::parse`]
 //! and described by the table in [`verb`]; a line from the server is written by [`reply`]. Names,
 //! labels and times are newtypes whose parser is the only constructor.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod line;
 pub mod name;

@@ -1,4 +1,5 @@
 //! The state of one connection, from the end of its TLS handshake to its close.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod delivery;
 

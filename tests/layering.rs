@@ -209,3 +209,14 @@ fn the_scanner_sees_what_it_should() {
     assert_eq!(names, ["hub", "ops", "protocol", "store", "tls"]);
     assert_eq!(named_by_super(&text, 2).into_iter().collect::<Vec<_>>(), ["reactor"]);
 }
+
+/// The core reads no clock, opens no file or socket and starts no thread: clippy denies it (clippy.toml)
+/// in each of its modules.
+#[test]
+fn the_core_denies_itself_clocks_files_and_threads() {
+    for module in ["protocol", "ops", "session", "hub", "commands"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/{module}.rs"));
+        let denies = "#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]";
+        assert!(std::fs::read_to_string(&path).unwrap().contains(denies), "{} lacks {denies}", path.display());
+    }
+}
