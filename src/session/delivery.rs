@@ -98,7 +98,8 @@ impl Delivery {
         self.lag.as_ref().is_none_or(|lag| lag.own.len() < OWN_MAX)
     }
 
-    /// A message is there for it. `queued` are the bytes in its queue, `limit` the most that may be.
+    /// A message is there for it. `queued` are the bytes in its queue, `limit` the most that may be; an
+    /// empty queue takes one message of any length, since no drained byte would ever call for it.
     pub fn offer(
         &mut self,
         conversation: ConversationId,
@@ -109,7 +110,7 @@ impl Delivery {
     ) -> Verdict {
         let bytes = lines.len() as u64;
         match &mut self.lag {
-            None if queued + bytes <= limit => return Verdict::Send,
+            None if queued == 0 || queued + bytes <= limit => return Verdict::Send,
             None => {
                 let lag = self.lag.insert(Box::default());
                 lag.extend(conversation, id);
@@ -326,6 +327,13 @@ mod tests {
         assert_eq!(got, [2, 4, 5]);
         assert!(!delivery.is_behind());
         assert_eq!(delivery.offer(ROOM, MessageId(6), &lines(100), 0, LIMIT), Verdict::Send);
+    }
+
+    #[test]
+    fn an_empty_queue_takes_a_message_longer_than_the_limit() {
+        let mut delivery = Delivery::default();
+        assert_eq!(delivery.offer(ROOM, MessageId(1), &lines(2000), 0, LIMIT), Verdict::Send);
+        assert_eq!(delivery.offer(ROOM, MessageId(2), &lines(1), 2000, LIMIT), Verdict::Wait);
     }
 
     #[test]

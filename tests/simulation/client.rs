@@ -72,7 +72,7 @@ impl People {
         };
         let len = len.min(self.body_max);
         match rng.below(10) {
-            0 => format!("e2e:{n:0>width$}", width = (len / 4 * 4).max(12)),
+            0 => format!("e2e:{}{n:012}", "0".repeat(len / 4 * 4)),
             1 => format!(":{n} {}", "ä ".repeat(len / 3)),
             2 => format!("  {n}{}", " ".repeat(len.min(200))),
             _ => format!("m{n} {}", "x".repeat(len)),
@@ -265,7 +265,7 @@ impl People {
             36 => other("quit".to_owned()),
             37 => other(self.admin(rng, oracle)),
             38 => other(format!("join {}", Self::word(rng))),
-            39 => other(format!("fetch {} {}", self.target(rng), Self::word(rng))),
+            39 => (format!("fetch {} {}", self.target(rng), Self::word(rng)), Kind::FetchPage),
             _ => other(format!("login {name} {}", self.secret(rng, &name, oracle))),
         };
         let (verb, rest) = text.split_once(' ').map_or((text.as_str(), String::new()), |(v, r)| (v, format!(" {r}")));

@@ -123,10 +123,12 @@ impl Model {
             }
             (Op::CreateRoom { account, .. } | Op::JoinRoom { account, .. }, Outcome::Joined(joined)) => {
                 let (id, room) = (joined.room.id, &joined.room);
-                if self.conversations.get(&id).is_some_and(|known| known.room.as_ref() != Some(room)) {
-                    self.conversations.remove(&id); // a number that is used again
-                }
                 let conversation = self.conversations.entry(id).or_default();
+                if conversation.room.as_ref() != Some(room) || joined.last.0 < conversation.log.len() as u64 {
+                    // A number that is used again; the core may still believe in what was there before.
+                    let known = std::mem::take(&mut conversation.known);
+                    *conversation = Conversation { known, ..Conversation::default() };
+                }
                 conversation.room = Some(room.clone());
                 if conversation.members.insert(*account) != joined.entered {
                     return Err(format!("{account:?} entered {}: {}", room.name, joined.entered));
@@ -270,11 +272,12 @@ impl Model {
         match (&appended.to, target) {
             (Destination::User(person), Target::User(name)) if person.name == *name => {
                 let pair = BTreeSet::from([sender.id, person.id]);
-                if !conversation.log.is_empty() && conversation.members != pair {
+                if appended.id.0 > 1 && conversation.members != pair {
                     return Err("a direct conversation of others".into());
                 }
-                if conversation.log.is_empty() {
-                    *conversation = Conversation { members: pair.clone(), known: pair, ..Conversation::default() };
+                if appended.id.0 == 1 {
+                    let known = std::mem::take(&mut conversation.known);
+                    *conversation = Conversation { members: pair, known, ..Conversation::default() };
                     self.markers.insert((sender.id, appended.conversation), 0);
                     self.markers.insert((person.id, appended.conversation), 0);
                 }

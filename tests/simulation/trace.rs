@@ -1,6 +1,7 @@
 //! What happened, for whoever reads a failure.
 
 use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
 
 use downstream::session::ConnId;
 
@@ -11,6 +12,18 @@ const SHOWN: usize = 50;
 /// Bytes of an entry that are shown.
 const WIDTH: usize = 200;
 
+/// Takes the beginning of a text and refuses the rest, so that long bodies are not written out.
+struct Brief(String);
+
+impl fmt::Write for Brief {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = WIDTH.saturating_sub(self.0.len());
+        let cut = (0..=room.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        self.0.push_str(&text[..cut]);
+        if cut < text.len() { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
 #[derive(Default)]
 pub struct Trace {
     entries: VecDeque<(u64, Option<ConnId>, String)>,
@@ -18,18 +31,15 @@ pub struct Trace {
 }
 
 impl Trace {
-    pub fn note(&mut self, conn: Option<ConnId>, text: impl FnOnce() -> String) {
+    pub fn note(&mut self, conn: Option<ConnId>, text: fmt::Arguments<'_>) {
         if self.entries.len() == KEPT {
             self.entries.pop_front();
         }
-        let mut text = text();
-        if text.len() > WIDTH {
-            let more = text.len();
-            let cut = (0..=WIDTH).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            text.truncate(cut);
-            text.push_str(&format!("… ({more} bytes)"));
+        let mut brief = Brief(String::new());
+        if brief.write_fmt(text).is_err() {
+            brief.0.push('…');
         }
-        self.entries.push_back((self.step, conn, text));
+        self.entries.push_back((self.step, conn, brief.0));
     }
 
     /// The last of what concerned `conns`, or of everything where none is named.
@@ -40,7 +50,7 @@ impl Trace {
             .iter()
             .rev()
             .filter(|(_, conn, _)| concerned(conn))
-            .take(SHOWN)
+            .take(std::env::var("SIM_SHOW").ok().and_then(|text| text.parse().ok()).unwrap_or(SHOWN))
             .map(|(step, conn, text)| {
                 let conn = conn.map_or_else(|| "-".to_owned(), |conn| conn.to_string());
                 format!("{step:>8} {conn:>7} {text}")

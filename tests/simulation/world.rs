@@ -115,7 +115,7 @@ impl World {
             retention,
         };
         let settings = format!("{:?}", world.settings);
-        world.trace.note(None, || settings);
+        world.trace.note(None, format_args!("{settings}"));
         world
     }
 
@@ -163,12 +163,12 @@ impl World {
             Effect::Fanout(ids, lines) => ids.into_iter().for_each(|id| self.queue(id, &lines)),
             Effect::Persist(ticket, op) => {
                 let submitted = self.oracle.submitted(owner, &op);
-                self.trace.note(owner, || format!("persist {op:?}"));
+                self.trace.note(owner, format_args!("persist {op:?}"));
                 self.check(owner, submitted);
                 self.backend.writes.push_back(Write { ticket, owner, now: self.now().wall, op });
             }
             Effect::Ask(ticket, query) => {
-                self.trace.note(owner, || format!("ask {query:?}"));
+                self.trace.note(owner, format_args!("ask {query:?}"));
                 self.backend.reads.push_back(Read { ticket, owner, what: query });
             }
             Effect::Hash(ticket, op) => self.backend.hashes.push_back(Read { ticket, owner, what: op }),
@@ -189,7 +189,7 @@ impl World {
                 }
             }
             Effect::Close(id) => {
-                self.trace.note(Some(id), || "close".to_owned());
+                self.trace.note(Some(id), format_args!("close"));
                 self.oracle.closing(id);
                 if let Some(conn) = self.conn(id) {
                     conn.closing = true;
@@ -206,7 +206,7 @@ impl World {
     }
 
     fn queue(&mut self, id: ConnId, bytes: &[u8]) {
-        self.trace.note(Some(id), || format!("< {}", String::from_utf8_lossy(bytes).trim_end()));
+        self.trace.note(Some(id), format_args!("< {}", String::from_utf8_lossy(bytes).trim_end()));
         let judged = self.oracle.queued(id, bytes);
         self.check(Some(id), judged);
         let bound = self.settings.outbound_bytes as u64 * 2 + PAGE_BYTES + SLACK;
@@ -294,7 +294,7 @@ impl World {
             let Some(typed) = conn.lines.pop_front() else {
                 conn.ready = false;
                 if conn.ended && !std::mem::replace(&mut conn.ended_told, true) {
-                    self.trace.note(Some(id), || "> (end)".to_owned());
+                    self.trace.note(Some(id), format_args!("> (end)"));
                     self.handle(Some(id), Input::Ended(id));
                 }
                 return;
@@ -308,7 +308,7 @@ impl World {
                 Err(LineFault::TooLong(_)) => Err(LineFault::TooLong(max_line)),
                 line => line,
             };
-            self.trace.note(Some(id), || format!("> {line:?}"));
+            self.trace.note(Some(id), format_args!("> {line:?}"));
             let blank = line.as_ref().is_ok_and(|line| line.trim_start_matches(' ').is_empty());
             self.oracle.given(id, given, line.is_ok() && !blank, taken);
             self.handle(Some(id), Input::Line(id, line.as_deref().map_err(|fault| *fault)));
@@ -336,7 +336,7 @@ impl World {
         conn.taken += takes;
         let (taken, closing) = (conn.taken, conn.closing);
         if !closing {
-            self.trace.note(Some(id), || format!("flushed {taken}"));
+            self.trace.note(Some(id), format_args!("flushed {taken}"));
             self.handle(Some(id), Input::Flushed(id, taken));
             if !took
                 && self.core.takes_line(id)
@@ -367,7 +367,7 @@ impl World {
         }
         for written in batch {
             let (op, result) = (&written.op, &written.result);
-            self.trace.note(written.owner, || format!("{} {op:?}: {result:?}", if lost { "lost" } else { "stored" }));
+            self.trace.note(written.owner, format_args!("{} {op:?}: {result:?}", if lost { "lost" } else { "stored" }));
             if lost {
                 if let Op::AutoAck { account, .. } = written.op {
                     self.oracle.unlucky.insert(account);
@@ -394,7 +394,7 @@ impl World {
 
     fn tell_write(&mut self) {
         let Some(Written { ticket, owner, op, result }) = self.backend.written.pop_front() else { return };
-        self.trace.note(owner, || format!("answer to {op:?}"));
+        self.trace.note(owner, format_args!("answer to {op:?}"));
         self.oracle.model.telling(&op, &result);
         self.handle(owner, Input::Stored(ticket, Done::Op(result.clone())));
         self.oracle.told(&op, &result);
@@ -416,10 +416,7 @@ impl World {
 
     fn tell_read(&mut self) {
         let Some(Read { ticket, owner, what }) = self.backend.answers.pop_front() else { return };
-        self.trace.note(owner, || match &what {
-            Done::Query(Ok(_)) => "answer to a read".to_owned(),
-            other => format!("answer to a read: {other:?}"),
-        });
+        self.trace.note(owner, format_args!("answer to a read: {what:?}"));
         self.handle(owner, Input::Stored(ticket, what));
     }
 
@@ -428,7 +425,7 @@ impl World {
         let Some(Read { ticket, owner, what }) = self.backend.hashes.remove(at) else { return };
         let upgrade = self.rng.one_in(10);
         let done = self.backend.hash(what, upgrade);
-        self.trace.note(owner, || format!("hashed {done:?}"));
+        self.trace.note(owner, format_args!("hashed {done:?}"));
         self.handle(owner, Input::Hashed(ticket, done));
     }
 
@@ -466,7 +463,7 @@ impl World {
                 closing: false,
             },
         );
-        self.trace.note(Some(id), || format!("opened from {address}"));
+        self.trace.note(Some(id), format_args!("opened from {address}"));
         self.oracle.opened(id);
         self.handle(Some(id), Input::Opened(id, Peer { address, tls: "1.3", certificate }));
         id
@@ -476,7 +473,7 @@ impl World {
         self.conns.remove(&id.slot);
         self.generations[id.slot as usize] += 1;
         self.oracle.views.remove(&id);
-        self.trace.note(Some(id), || "closed".to_owned());
+        self.trace.note(Some(id), format_args!("closed"));
         self.handle(Some(id), Input::Closed(id));
     }
 
@@ -536,7 +533,7 @@ impl World {
             if let Some(conn) = self.conn(id) {
                 conn.deadline = None;
             }
-            self.trace.note(Some(id), || "expired".to_owned());
+            self.trace.note(Some(id), format_args!("expired"));
             self.handle(Some(id), Input::Expired(id, Expiry::Session));
         }
     }
@@ -546,7 +543,7 @@ impl World {
         let expiry = if self.rng.one_in(6) { Expiry::Line } else { Expiry::Stalled };
         let stuck = |conn: &Conn| conn.sent > conn.taken || expiry == Expiry::Line;
         if let Some(id) = self.some(stuck) {
-            self.trace.note(Some(id), || format!("expired {expiry:?}"));
+            self.trace.note(Some(id), format_args!("expired {expiry:?}"));
             self.handle(Some(id), Input::Expired(id, expiry));
         }
     }
@@ -559,7 +556,7 @@ impl World {
             1 => return self.delete(account),
             n => OutsideChange::Admin(account, n % 3 != 0),
         };
-        self.trace.note(None, || format!("{change:?}"));
+        self.trace.note(None, format_args!("{change:?}"));
         self.handle(None, Input::Outside(change));
     }
 
@@ -577,7 +574,7 @@ impl World {
         self.check(None, judged);
         self.renamed(&written);
         if let Ok(Outcome::Unregistered(rooms)) = &written.result {
-            self.trace.note(None, || format!("deleted {account:?}"));
+            self.trace.note(None, format_args!("deleted {account:?}"));
             self.handle(None, Input::Outside(OutsideChange::Deleted(account, rooms.clone())));
             self.oracle.told(&written.op, &written.result);
         }
@@ -590,7 +587,7 @@ impl World {
                 self.settings.sessions_per_account = self.rng.within(1, 4);
                 self.settings.registration = if self.rng.one_in(5) { Registration::Invite } else { Registration::Open };
                 let settings = self.settings.clone();
-                self.trace.note(None, || format!("{settings:?}"));
+                self.trace.note(None, format_args!("{settings:?}"));
                 self.handle(None, Input::Reloaded(settings));
             }
             _ => {}
@@ -631,7 +628,7 @@ impl World {
 
     /// Lets everything come to its end: everybody reads, the store answers, nothing fails.
     pub fn quiesce(&mut self) {
-        self.trace.note(None, || "to the end of what is under way".to_owned());
+        self.trace.note(None, format_args!("to the end of what is under way"));
         let faults = std::mem::replace(&mut self.faults, false);
         let mut rounds = 0;
         loop {
@@ -737,7 +734,7 @@ impl World {
     }
 
     fn shut_down(&mut self) {
-        self.trace.note(None, || "shutting down".to_owned());
+        self.trace.note(None, format_args!("shutting down"));
         self.type_lines();
         self.handle(None, Input::ShuttingDown);
         let ids: Vec<ConnId> = self.conns.values().map(|conn| conn.id).collect();
