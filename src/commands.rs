@@ -1,7 +1,7 @@
 //! The core's only entry: an input goes in, effects come out.
 //!
 //! [`Core::handle`] never blocks, never fails and never panics, whatever a peer sends. It reads no clock
-//! and draws no randomness of its own. A command that needs the store or the hasher leaves a [`Pending`]
+//! and draws no randomness of its own. A command that needs the store or the hasher leaves a `Pending`
 //! behind under its ticket; the answer finds it again, unless its connection is gone.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -322,6 +322,10 @@ impl Core {
             Refused::Quota(max) => {
                 let line = Line::err(head, Code::Quota).key("max", max);
                 return self.reply(conn, line.text("there are too many already"));
+            }
+            Refused::TooLong(max) => {
+                let line = Line::err(head, Code::TooLong).key("max", max);
+                return self.reply(conn, line.text("the pattern is too long, or has too many stars"));
             }
             Refused::Internal => (Code::Internal, "the server could not store or read that; nothing was changed"),
         };

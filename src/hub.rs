@@ -36,6 +36,8 @@ pub struct Online {
     pub since: Timestamp,
     /// What it may still send.
     pub messages: Bucket,
+    /// How often it may still change rooms.
+    pub changes: Bucket,
 }
 
 impl Online {

@@ -84,6 +84,9 @@ pub enum Refused {
     /// More than this many would be kept.
     #[error("at most {0}")]
     Quota(u64),
+    /// A pattern has more bytes than this, or too many stars.
+    #[error("at most {0} bytes")]
+    TooLong(u64),
     /// The disk is full or failing, or there is a defect; logged where it happened.
     #[error("internal error")]
     Internal,

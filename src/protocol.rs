@@ -32,5 +32,8 @@ pub const MAX_LINE: usize = 131_072;
 pub const MAX_LINE_BEFORE_LOGIN: usize = 4096;
 /// Longest message body, in bytes.
 pub const MAX_BODY: usize = 98_304;
+/// Longest topic, reason or away text, in bytes: they are repeated to everybody and in every list, and two
+/// lines of a terminal are enough.
+pub const MAX_TEXT: usize = 1024;
 /// Most targets of one `/msg`.
 pub const MAX_TARGETS: usize = 100;

@@ -15,7 +15,7 @@ use downstream::ops::Act;
 use downstream::protocol::name::{LABEL_MAX, POST_KEY_LEN, ROOM_NAME_MAX, USER_NAME_MAX};
 use downstream::protocol::request::PROFILE_PART_MAX;
 use downstream::protocol::verb::{ADMIN_VERBS, VERBS, Verb, WATCH_MAX};
-use downstream::protocol::{Code, MAX_BODY, MAX_LINE, MAX_LINE_BEFORE_LOGIN, MAX_TARGETS, Timestamp};
+use downstream::protocol::{Code, MAX_BODY, MAX_LINE, MAX_LINE_BEFORE_LOGIN, MAX_TARGETS, MAX_TEXT, Timestamp};
 use downstream::session::{ConnId, Peer};
 
 const PROTOCOL: &str = "docs/protocol.md";
@@ -212,6 +212,7 @@ fn the_limits_are_those_of_the_code() {
     for (name, numbers) in [
         ("a line; before login", vec![MAX_LINE, MAX_LINE_BEFORE_LOGIN]),
         ("a body", vec![MAX_BODY]),
+        ("a topic, a reason, an away text, a notice", vec![MAX_TEXT]),
         ("targets of one `/msg`", vec![MAX_TARGETS]),
         ("a part of a profile", vec![PROFILE_PART_MAX]),
         ("names of one `/watch`; of a session", vec![WATCH_MAX]),

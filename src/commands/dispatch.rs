@@ -47,7 +47,7 @@ impl Core {
             Err(fault) => self.unreadable(conn, fault),
             Ok(_) if messages::is_append(&sentence) => {
                 if let Err(reply) = self.append(conn, &sentence) {
-                    self.reply(conn, reply);
+                    self.send(conn, reply);
                 }
             }
             Ok(_) => match sentence {
@@ -113,6 +113,10 @@ impl Core {
         if me.is_some() && matches!(command.verb.name, "register" | "login" | "takeover") {
             return self.error(conn, &head, Code::AlreadyLoggedIn, "/logout first");
         }
+        let admin = me.as_ref().and_then(|me| self.hub.online(me.id)).is_some_and(|online| online.admin);
+        if command.verb.name == "admin" && !admin {
+            return self.error(conn, &head, Code::Forbidden, "only administrators may do that");
+        }
         match command.request() {
             Err(error) => self.reply(conn, fault(&head, &error)),
             Ok(request) => match me {
@@ -156,6 +160,13 @@ impl Core {
 
     /// What a logged-in person asks for.
     pub(super) fn request(&mut self, conn: ConnId, head: Head, me: Person, request: Request<'_>) {
+        if changes_a_room(&request) {
+            let ((rate, burst), now) = (self.hub.settings.change_rate(), self.now.monotonic);
+            let taken = self.hub.online_mut(me.id).map(|online| online.changes.take(1, rate, burst, now));
+            if let Some(Err(wait)) = taken {
+                return self.reply(conn, rate_limited(&head, wait));
+            }
+        }
         match request {
             Request::Logout => self.logout(conn, &head),
             Request::Passwd { old, new } => self.passwd(conn, head, &me, old, new),
@@ -250,6 +261,18 @@ impl Core {
         Line::ok(head).finish_into(&mut out);
         self.send(conn, out);
     }
+}
+
+/// Whether everybody in a room is told of it.
+fn changes_a_room(request: &Request<'_>) -> bool {
+    matches!(
+        request,
+        Request::Create { .. }
+            | Request::Join { .. }
+            | Request::Leave { .. }
+            | Request::Moderate { .. }
+            | Request::Topic { text: Some(_), .. }
+    )
 }
 
 /// The reply to what comes too often.

@@ -301,6 +301,7 @@ impl Core {
             typing: Vec::new(),
         };
         let (burst, now) = (self.hub.settings.message_burst, self.now.monotonic);
+        let (_, change_burst) = self.hub.settings.change_rate();
         let fresh = || Online {
             person,
             sessions: Vec::new(),
@@ -310,6 +311,7 @@ impl Core {
             away: None,
             since,
             messages: Bucket::full(burst, now),
+            changes: Bucket::full(change_burst, now),
         };
         self.hub.enter(conn, member, fresh, opened.rooms)
     }

@@ -9,9 +9,8 @@ use crate::ops::{
     AccountId, Acked, Answer, Appended, ConversationId, Destination, Done, Entry, MessageId, Op, Outcome, Page, Person,
     Query, Refused, UnreadRow,
 };
-use crate::protocol::name::USER_NAME_MAX;
 use crate::protocol::request::{Addressee, Bound, ParseError, Sentence, message_body};
-use crate::protocol::{Code, Head, Line, NameInvalid, PostKey, Request, Target};
+use crate::protocol::{Code, Head, Line, PostKey, Request, Target};
 use crate::session::delivery::Lines;
 use crate::session::{ConnId, Session};
 
@@ -91,13 +90,13 @@ impl Core {
     ///
     /// # Errors
     /// The reply, if it can be given at once.
-    pub(super) fn append(&mut self, conn: ConnId, sentence: &Sentence<'_>) -> Result<(), Line> {
+    pub(super) fn append(&mut self, conn: ConnId, sentence: &Sentence<'_>) -> Result<(), Vec<u8>> {
         let head = match sentence {
             Sentence::Command(command) => command.head(),
             _ => Head { verb: "msg".into(), label: None },
         };
         let Some(member) = self.hub.session(conn).filter(|session| session.is_ready()).and_then(Session::member) else {
-            return Err(Line::err(&head, Code::NotLoggedIn).text("/login or /register first"));
+            return Err(Line::err(&head, Code::NotLoggedIn).text("/login or /register first").into());
         };
         let sender = member.person.clone();
         let (rows, single, body, key) = match sentence {
@@ -114,9 +113,9 @@ impl Core {
                     (targets.into_iter().map(row).collect(), single, body, None)
                 }
                 Request::Post { target, key, body } => (vec![Ok(target)], true, body, Some(key)),
-                _ => return Err(Line::err(&head, Code::Internal)),
+                _ => return Err(Line::err(&head, Code::Internal).into()),
             },
-            Sentence::Blank | Sentence::Fault(..) => return Err(Line::err(&head, Code::Internal)),
+            Sentence::Blank | Sentence::Fault(..) => return Err(Line::err(&head, Code::Internal).into()),
         };
         self.submit(conn, head, sender, rows, single, body, key)
     }
@@ -131,9 +130,15 @@ impl Core {
         single: bool,
         body: &str,
         key: Option<PostKey>,
-    ) -> Result<(), Line> {
+    ) -> Result<(), Vec<u8>> {
         if rows.iter().all(Result::is_err) {
-            return Err(fault(&head, &ParseError::Name(NameInvalid { max: USER_NAME_MAX })));
+            // Nothing to store; every row is known.
+            let mut out = Vec::new();
+            for invalid in rows.iter().filter_map(|row| row.as_ref().err()) {
+                invalid_row(invalid).finish_into(&mut out);
+            }
+            Line::ok(&head).key("count", 0).key("failed", rows.len()).finish_into(&mut out);
+            return Err(out);
         }
         let settings = &self.hub.settings;
         let (rate, burst, now) = (settings.messages_per_second, settings.message_burst, self.now.monotonic);
@@ -177,11 +182,6 @@ impl Core {
     pub(super) fn messages_answered(&mut self, conn: ConnId, head: Head, wait: Wait, done: Done) {
         match (wait, done) {
             (Wait::Append(append), Done::Op(Ok(Outcome::Appended(results)))) => {
-                self.appended(conn, &head, &append, results);
-            }
-            (Wait::Append(append), Done::Op(Err(refused))) if !append.single => {
-                // Not one was stored: each is told so in its row.
-                let results = append.rows.iter().flatten().map(|_| Err(refused)).collect();
                 self.appended(conn, &head, &append, results);
             }
             (_, Done::Op(Err(refused)) | Done::Query(Err(refused))) => self.refuse(conn, &head, refused),
@@ -236,7 +236,7 @@ impl Core {
         let mut stored = Vec::new();
         for row in &append.rows {
             let line = match row {
-                Err(invalid) => Line::row("err").arg(invalid).arg(Code::NameInvalid),
+                Err(invalid) => invalid_row(invalid),
                 Ok(target) => match results.next() {
                     Some(Ok(appended)) => {
                         let line = Line::row("msg").arg(target).key("id", appended.id).key("time", appended.time);
@@ -405,6 +405,11 @@ impl Core {
     }
 }
 
+/// The row of a list for what is no name.
+fn invalid_row(text: &str) -> Line {
+    Line::row("err").arg(text).arg(Code::NameInvalid)
+}
+
 fn row(addressee: Addressee<'_>) -> Result<Target, String> {
     match addressee {
         Addressee::Target(target) => Ok(target),
@@ -420,6 +425,7 @@ fn code(refused: Refused) -> Code {
         Refused::NotMember | Refused::SubjectNotMember => Code::NotMember,
         Refused::E2eRequired => Code::E2eRequired,
         Refused::Quota(_) => Code::Quota,
+        Refused::TooLong(_) => Code::TooLong,
         Refused::Forbidden => Code::Forbidden,
         Refused::Banned => Code::Banned,
         Refused::Conflict(_) => Code::Conflict,

@@ -112,7 +112,7 @@ pub enum Query {
     Arrival {
         /// Who reads.
         account: AccountId,
-        /// From [`SessionOpened::behind`]: nothing behind `last` counts.
+        /// From [`super::SessionOpened::behind`]: nothing behind `last` counts.
         behind: Vec<Behind>,
         /// At most so many messages; the rest becomes rows.
         limit: usize,

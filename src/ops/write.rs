@@ -14,7 +14,7 @@ pub struct AddressBlock {
     pub prefix: u8,
 }
 
-/// A write. Every one is durable before it is answered with [`Done`].
+/// A write. Every one is durable before it is answered with [`super::Done`].
 #[derive(Debug, Clone)]
 pub enum Op {
     /// Makes an account. → [`Outcome::Registered`]; `NameTaken`, `RegistrationClosed` (a code that is
@@ -46,7 +46,7 @@ pub enum Op {
     ChangePassword {
         /// Whose.
         account: AccountId,
-        /// See [`Credentials::epoch`].
+        /// See [`super::Credentials::epoch`].
         epoch: i64,
         /// The new verifier.
         verifier: Verifier,
@@ -57,7 +57,7 @@ pub enum Op {
     Unregister {
         /// Whose.
         account: AccountId,
-        /// See [`Credentials::epoch`].
+        /// See [`super::Credentials::epoch`].
         epoch: i64,
     },
     /// Adds a token. → [`Outcome::TokenNamed`]; `NameTaken`, `Quota`.

@@ -549,10 +549,10 @@ impl Glob {
         // Names are folded to lower case, so patterns are.
         let pattern = pattern.unwrap_or("*").to_ascii_lowercase();
         if pattern.len() > GLOB_BYTES {
-            return Err(Refused::Quota(GLOB_BYTES as u64).into());
+            return Err(Refused::TooLong(GLOB_BYTES as u64).into());
         }
         if pattern.bytes().filter(|&byte| byte == b'*').count() > GLOB_STARS {
-            return Err(Refused::Quota(GLOB_STARS as u64).into());
+            return Err(Refused::TooLong(GLOB_STARS as u64).into());
         }
         let literal = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
         let from = pattern.get(..literal).unwrap_or_default().to_owned();

@@ -209,8 +209,8 @@ fn lists_of_people_match_patterns_and_go_on() {
     assert_eq!(users(Some("a_*"), None, 10), all("a_y"), "an underscore is itself");
     assert_eq!(users(Some("bob"), None, 10), all("bob"));
     assert_eq!(users(Some("é"), None, 10), all(""));
-    assert_eq!(users(Some(&"a".repeat(257)), None, 10), Err(Refused::Quota(256)));
-    assert_eq!(users(Some("*a*b*c*d*e*f*g*h*i"), None, 10), Err(Refused::Quota(8)));
+    assert_eq!(users(Some(&"a".repeat(257)), None, 10), Err(Refused::TooLong(256)));
+    assert_eq!(users(Some("*a*b*c*d*e*f*g*h*i"), None, 10), Err(Refused::TooLong(8)));
     let Answer::People(found) = world.ask(Query::People(vec![name("bob"), name("zed")])).unwrap() else { panic!() };
     assert_eq!(found.len(), 1);
 }
