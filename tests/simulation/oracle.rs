@@ -506,12 +506,7 @@ impl Oracle {
             return wrong("an event for nobody");
         };
         let account = login.account;
-        let in_room = |name: &str| {
-            self.model
-                .conversations
-                .values()
-                .any(|c| c.room.as_ref().is_some_and(|room| room.name.as_str() == name) && c.known.contains(&account))
-        };
+        let in_room = |name: &str| self.model.known_of(account).any(|(_, known)| known == name);
         match kind {
             "unread" if login.fresh => {
                 let row = (read.word(1)?.to_owned(), read.number("count")?, read.number("first")?, read.number("last")?);
@@ -568,8 +563,8 @@ impl Oracle {
         let Some(login) = view.login.as_mut().filter(|login| login.ready) else {
             return wrong("a message for nobody");
         };
-        let member = if is_room { &found.known } else { &found.members };
-        if !member.contains(&login.account) {
+        let place = (login.account, conversation);
+        if !(if is_room { self.model.known.contains_key(&place) } else { found.members.contains(&login.account) }) {
             return wrong("a message for a stranger");
         }
         if missed {

@@ -597,8 +597,7 @@ impl World {
         let mut wrong = Ok(());
         for (id, account) in &self.oracle.model.accounts {
             let Some(online) = hub.online(*id) else { continue };
-            let known = self.oracle.model.conversations.iter().filter(|(_, c)| c.room.is_some() && c.known.contains(id));
-            let known: Vec<_> = known.map(|(room, _)| *room).collect();
+            let known: Vec<_> = self.oracle.model.known_of(*id).map(|(room, _)| room).collect();
             let mut rooms = online.rooms.clone();
             rooms.sort();
             if rooms != known {
