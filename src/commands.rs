@@ -206,7 +206,9 @@ impl Core {
                     self.bye(conn, "too-slow", Some("nothing was read for too long; your messages are kept"));
                 }
             }
-            Expiry::Session if session.in_flight > 0 => self.wait_for_login(conn), // its answer is on the way
+            // Its answer is on the way.
+            Expiry::Session if session.in_flight > 0 && session.is_ready() => self.wait_for_anything(conn),
+            Expiry::Session if session.in_flight > 0 => self.wait_for_login(conn),
             Expiry::Session | Expiry::Line => self.bye(conn, "idle", None),
         }
     }
