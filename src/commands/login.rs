@@ -13,7 +13,7 @@ use crate::ops::{
     AccountId, Answer, Arrival, Behind, Credentials, Done, HashDone, HashOp, MessageId, Op, Outcome, Password, Person,
     Proof, Query, Refused, SessionOpened, Sha256,
 };
-use crate::protocol::{Code, Head, Line, MAX_LINE, RoomName, UserName};
+use crate::protocol::{Code, Head, Line, MAX_LINE, RoomName, Target, UserName};
 use crate::session::delivery::Delivery;
 use crate::session::{ConnId, Member, State};
 
@@ -219,9 +219,10 @@ impl Core {
             (Wait::Open { user, .. }, Done::Op(result)) => {
                 self.login_failed(conn, &head, &user, result.err().unwrap_or(Refused::Internal));
             }
-            (Wait::Arrival { invitations, behind, first }, Done::Query(Ok(Answer::Arrival(arrival)))) => {
-                let Some(user) = self.hub.member(conn).map(|member| member.person.name.clone()) else { return };
-                let line = Line::ok(&head).key("user", &user).key("unread", arrival.unread);
+            (Wait::Arrival { invitations, behind, first }, Done::Query(Ok(Answer::Arrival(mut arrival)))) => {
+                let Some(me) = self.hub.member(conn).map(|member| member.person.clone()) else { return };
+                self.forget_left(me.id, &mut arrival);
+                let line = Line::ok(&head).key("user", &me.name).key("unread", arrival.unread);
                 self.welcome(conn, line, Some((arrival, behind)), invitations, first);
             }
             (Wait::Arrival { .. }, _) => {
@@ -232,6 +233,26 @@ impl Core {
                 self.misfit(conn, &head);
             }
         }
+    }
+
+    /// The arrival may have been read before the account was put out of a room: what it missed there is not
+    /// for its eyes any more.
+    fn forget_left(&self, account: AccountId, arrival: &mut Arrival) {
+        let left = |target: &Target| match target {
+            Target::Room(room) => self.hub.room_of(account, room).is_none(),
+            Target::User(_) => false,
+        };
+        let Arrival { unread, entries, rest } = arrival;
+        entries.retain(|entry| {
+            let keeps = !left(&entry.target);
+            *unread = unread.saturating_sub(u64::from(!keeps));
+            keeps
+        });
+        rest.retain(|row| {
+            let keeps = !left(&row.target);
+            *unread = unread.saturating_sub(if keeps { 0 } else { row.count });
+            keeps
+        });
     }
 
     fn forget_registration(&mut self, conn: ConnId) {

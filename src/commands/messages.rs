@@ -192,9 +192,12 @@ impl Core {
             (Wait::Fetch(after), Done::Query(Ok(Answer::Page(page)))) => {
                 self.page(conn, &head, &page);
                 if let (Some(first), Some(last)) = (page.entries.first(), page.entries.last()) {
-                    // What retention deleted leaves no gap.
-                    let from = after.unwrap_or(MessageId(first.id.0.saturating_sub(1)));
-                    let from = if page.oldest == Some(first.id) { MessageId(0) } else { from };
+                    let from = match after {
+                        Some(after) => after,
+                        // Of what lies before the first that there is nothing is left: no gap.
+                        None if page.oldest == Some(first.id) => MessageId(0),
+                        None => MessageId(first.id.0.saturating_sub(1)),
+                    };
                     self.note_read(conn, first.conversation, from, last.id);
                 }
             }

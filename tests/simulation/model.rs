@@ -28,8 +28,6 @@ pub struct Conversation {
     pub room: Option<RoomInfo>,
     /// As committed; of a direct conversation the two, erased or not.
     pub members: BTreeSet<AccountId>,
-    /// As the core was told.
-    pub known: BTreeSet<AccountId>,
     /// The message with number `n` stands at `n - 1`.
     pub log: Vec<Message>,
 }
@@ -68,6 +66,9 @@ pub struct Model {
     pub accounts: BTreeMap<AccountId, Account>,
     pub conversations: BTreeMap<ConversationId, Conversation>,
     pub markers: BTreeMap<(AccountId, ConversationId), u64>,
+    /// Who is in which room, with its name, as the core was told. The store uses numbers and names of
+    /// rooms that it has removed again, perhaps before the core hears of it.
+    pub known: BTreeMap<(AccountId, ConversationId), String>,
     pub by_body: HashMap<Arc<str>, Vec<(ConversationId, usize)>>,
     posts: HashMap<(AccountId, String), Post>,
     /// Retention has deleted something: counts are not known any more.
@@ -125,9 +126,7 @@ impl Model {
                 let (id, room) = (joined.room.id, &joined.room);
                 let conversation = self.conversations.entry(id).or_default();
                 if conversation.room.as_ref() != Some(room) || joined.last.0 < conversation.log.len() as u64 {
-                    // A number that is used again; the core may still believe in what was there before.
-                    let known = std::mem::take(&mut conversation.known);
-                    *conversation = Conversation { known, ..Conversation::default() };
+                    *conversation = Conversation::default(); // a number that is used again
                 }
                 conversation.room = Some(room.clone());
                 if conversation.members.insert(*account) != joined.entered {
@@ -276,8 +275,7 @@ impl Model {
                     return Err("a direct conversation of others".into());
                 }
                 if appended.id.0 == 1 {
-                    let known = std::mem::take(&mut conversation.known);
-                    *conversation = Conversation { members: pair, known, ..Conversation::default() };
+                    *conversation = Conversation { members: pair, ..Conversation::default() };
                     self.markers.insert((sender.id, appended.conversation), 0);
                     self.markers.insert((person.id, appended.conversation), 0);
                 }
@@ -318,9 +316,7 @@ impl Model {
     pub fn telling(&mut self, op: &Op, result: &Result<Outcome, Refused>) {
         match (op, result) {
             (Op::CreateRoom { account, .. } | Op::JoinRoom { account, .. }, Ok(Outcome::Joined(joined))) => {
-                if let Some(room) = self.conversations.get_mut(&joined.room.id) {
-                    room.known.insert(*account);
-                }
+                self.known.insert((*account, joined.room.id), joined.room.name.to_string());
             }
             (_, Ok(Outcome::Appended(results))) => {
                 for appended in results.iter().flatten() {
@@ -347,12 +343,16 @@ impl Model {
             }
             _ => Vec::new(),
         };
-        for (account, id) in &left {
-            if let Some(room) = self.conversations.get_mut(id) {
-                room.known.remove(account);
-            }
+        for place in &left {
+            self.known.remove(place);
         }
         left
+    }
+
+    /// The rooms that the core believes an account to be in, with their names.
+    pub fn known_of(&self, account: AccountId) -> impl Iterator<Item = (ConversationId, &str)> {
+        let all = (account, ConversationId(i64::MIN))..=(account, ConversationId(i64::MAX));
+        self.known.range(all).map(|((_, id), name)| (*id, name.as_str()))
     }
 
     // ---- what is unread ----------------------------------------------------------------------------

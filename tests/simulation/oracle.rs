@@ -139,7 +139,10 @@ impl Oracle {
             && !view.manual
             && let Some(login) = view.login.as_mut().filter(|login| login.ready)
         {
-            while let Some((_, conversation, id)) = login.written.pop_front_if(|(end, ..)| *end <= flushed) {
+            while let Some(&(end, conversation, id)) = login.written.front()
+                && end <= flushed
+            {
+                login.written.pop_front();
                 self.shown.insert((login.account, conversation, id));
             }
         }
@@ -519,12 +522,7 @@ impl Oracle {
             return wrong("an event for nobody");
         };
         let account = login.account;
-        let in_room = |name: &str| {
-            self.model
-                .conversations
-                .values()
-                .any(|c| c.room.as_ref().is_some_and(|room| room.name.as_str() == name) && c.known.contains(&account))
-        };
+        let in_room = |name: &str| self.model.known_of(account).any(|(_, known)| known == name);
         match kind {
             "unread" if login.fresh => {
                 let row =
@@ -590,8 +588,8 @@ impl Oracle {
         let Some(login) = view.login.as_mut().filter(|login| login.ready) else {
             return wrong("a message for nobody");
         };
-        let member = if is_room { &found.known } else { &found.members };
-        if !member.contains(&login.account) {
+        let place = (login.account, conversation);
+        if !(if is_room { self.model.known.contains_key(&place) } else { found.members.contains(&login.account) }) {
             return wrong("a message for a stranger");
         }
         if missed {

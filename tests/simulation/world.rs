@@ -237,7 +237,7 @@ impl World {
             12 => self.pass_time(),
             13 => self.change_reader(),
             14 => self.stall(),
-            15 => self.from_outside(),
+            15 => self.change_from_outside(),
             _ => self.rarely(),
         }
         if self.trace.step.is_multiple_of(64) {
@@ -548,7 +548,7 @@ impl World {
         }
     }
 
-    fn from_outside(&mut self) {
+    fn change_from_outside(&mut self) {
         let accounts: Vec<_> = self.oracle.model.accounts.keys().copied().collect();
         let Some(account) = self.rng.pick(&accounts).copied() else { return };
         let change = match self.rng.below(20) {
@@ -602,9 +602,7 @@ impl World {
         let mut wrong = Ok(());
         for (id, account) in &self.oracle.model.accounts {
             let Some(online) = hub.online(*id) else { continue };
-            let known =
-                self.oracle.model.conversations.iter().filter(|(_, c)| c.room.is_some() && c.known.contains(id));
-            let known: Vec<_> = known.map(|(room, _)| *room).collect();
+            let known: Vec<_> = self.oracle.model.known_of(*id).map(|(room, _)| room).collect();
             let mut rooms = online.rooms.clone();
             rooms.sort();
             if rooms != known {
