@@ -63,8 +63,8 @@ enum Wait {
     Rooms(rooms::Wait),
     Messages(messages::Wait),
     Admin(admin::Wait),
-    /// Read markers that a line moved.
-    AutoAck(AccountId),
+    /// Read markers that a line of theirs moved.
+    AutoAck(Person),
     /// A page for a session that fell behind, of the login that it belongs to.
     Backlog(u64),
     /// A piece of what was too old was deleted.
@@ -398,9 +398,10 @@ impl Core {
         let flushed = session.flushed;
         let Some(member) = session.member_mut() else { return };
         let marks = member.delivery.read_by_line(flushed);
-        let account = member.person.id;
         if !marks.is_empty() {
-            self.persist_quietly(Wait::AutoAck(account), Op::AutoAck { account, marks });
+            let reader = member.person.clone();
+            let account = reader.id;
+            self.persist_quietly(Wait::AutoAck(reader), Op::AutoAck { account, marks });
         }
     }
 
@@ -612,7 +613,7 @@ impl Core {
         }
         let conn_or_none = conn.unwrap_or(ConnId { slot: u32::MAX, generation: u32::MAX });
         match (wait, done) {
-            (Wait::AutoAck(account), Done::Op(Ok(Outcome::Acked(acked)))) => self.acked(account, &acked),
+            (Wait::AutoAck(reader), Done::Op(Ok(Outcome::Acked(acked)))) => self.acked(&reader, &acked),
             (Wait::Backlog(login), Done::Query(answer)) => self.backlog(conn_or_none, login, answer),
             (Wait::Sweep, Done::Op(result)) => {
                 self.sweeping = false;
@@ -625,7 +626,7 @@ impl Core {
             (Wait::Account(wait), done) => self.account_answered(conn_or_none, head, me, wait, done),
             (Wait::People(wait), done) => self.people_answered(conn_or_none, head, wait, done),
             (Wait::Rooms(wait), done) => self.rooms_answered(conn_or_none, head, me, wait, done),
-            (Wait::Messages(wait), done) => self.messages_answered(conn_or_none, head, wait, done),
+            (Wait::Messages(wait), done) => self.messages_answered(conn_or_none, head, me, wait, done),
             (Wait::Admin(wait), done) => self.admin_answered(conn_or_none, head, wait, done),
             (Wait::Backlog(_) | Wait::Sweep, _) => debug_assert!(false, "an answer of the wrong kind"),
         }
