@@ -63,9 +63,9 @@ enum Wait {
     Rooms(rooms::Wait),
     Messages(messages::Wait),
     Admin(admin::Wait),
-    /// Read markers that a line moved; whether its command waits for them.
+    /// Read markers that a line of theirs moved; whether its command waits for them.
     AutoAck {
-        account: AccountId,
+        reader: Person,
         command_waits: bool,
     },
     /// A page for a session that fell behind, of the login that it belongs to.
@@ -225,7 +225,7 @@ impl Core {
         }
         let conn_or_none = conn.unwrap_or(ConnId { slot: u32::MAX, generation: u32::MAX });
         match (wait, done) {
-            (Wait::AutoAck { account, .. }, Done::Op(Ok(Outcome::Acked(acked)))) => self.acked(account, &acked),
+            (Wait::AutoAck { reader, .. }, Done::Op(Ok(Outcome::Acked(acked)))) => self.acked(&reader, &acked),
             (Wait::Backlog(login), Done::Query(answer)) => self.backlog(conn_or_none, login, answer),
             (Wait::Sweep, Done::Op(result)) => {
                 self.sweeping = false;
@@ -238,7 +238,7 @@ impl Core {
             (Wait::Account(wait), done) => self.account_answered(conn_or_none, head, me, wait, done),
             (Wait::People(wait), done) => self.people_answered(conn_or_none, head, wait, done),
             (Wait::Rooms(wait), done) => self.rooms_answered(conn_or_none, head, me, wait, done),
-            (Wait::Messages(wait), done) => self.messages_answered(conn_or_none, head, wait, done),
+            (Wait::Messages(wait), done) => self.messages_answered(conn_or_none, head, me, wait, done),
             (Wait::Admin(wait), done) => self.admin_answered(conn_or_none, head, wait, done),
             (Wait::Backlog(_) | Wait::Sweep, _) => debug_assert!(false, "an answer of the wrong kind"),
         }

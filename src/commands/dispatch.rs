@@ -83,7 +83,7 @@ impl Core {
         let (flushed, under_way) = (session.flushed, session.acks_in_flight > 0);
         let Some(member) = session.member_mut() else { return };
         let marks = member.delivery.read_by_line(flushed);
-        let account = member.person.id;
+        let reader = member.person.clone();
         // Without marks the answer only says that those before it are stored.
         let command_waits = command_waits && (under_way || !marks.is_empty());
         if marks.is_empty() && !command_waits {
@@ -94,7 +94,8 @@ impl Core {
             session.in_flight += 1;
             session.only_appends = false;
         }
-        let wait = Wait::AutoAck { account, command_waits };
+        let account = reader.id;
+        let wait = Wait::AutoAck { reader, command_waits };
         let ticket = self.ticket(Pending { conn: Some(conn), me: None, head: Head::none(), wait });
         self.out.push(Effect::Persist(ticket, Op::AutoAck { account, marks }));
     }

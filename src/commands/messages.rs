@@ -6,8 +6,8 @@ use super::{Core, Wait as AnyWait, fault, rate_limited, yes_no};
 use crate::hub::Audience;
 use crate::hub::effects::Effect;
 use crate::ops::{
-    AccountId, Acked, Answer, Appended, ConversationId, Destination, Done, Entry, MessageId, Op, Outcome, Page, Person,
-    Query, Refused, UnreadRow,
+    Acked, Answer, Appended, ConversationId, Destination, Done, Entry, MessageId, Op, Outcome, Page, Person, Query,
+    Refused, UnreadRow,
 };
 use crate::protocol::request::{Addressee, Bound, ParseError, Sentence, message_body};
 use crate::protocol::{Code, Head, Line, PostKey, Request, Target};
@@ -179,7 +179,7 @@ impl Core {
         self.ask(conn, head, Wait::Fetch(after), query);
     }
 
-    pub(super) fn messages_answered(&mut self, conn: ConnId, head: Head, wait: Wait, done: Done) {
+    pub(super) fn messages_answered(&mut self, conn: ConnId, head: Head, me: Option<Person>, wait: Wait, done: Done) {
         match (wait, done) {
             (Wait::Append(append), Done::Op(Ok(Outcome::Appended(results)))) => {
                 self.appended(conn, &head, &append, results);
@@ -212,8 +212,8 @@ impl Core {
             (Wait::Ack(target), Done::Op(Ok(Outcome::Acked(acked)))) => {
                 let read = acked.first().map_or(MessageId(0), |acked| acked.read);
                 self.reply(conn, Line::ok(&head).key("target", target).key("id", read));
-                if let Some(account) = self.hub.member(conn).map(|member| member.person.id) {
-                    self.acked(account, &acked);
+                if let Some(me) = me {
+                    self.acked(&me, &acked);
                 }
             }
             _ => self.misfit(conn, &head),
@@ -326,17 +326,17 @@ impl Core {
     }
 
     /// Markers of an account moved: its sessions know, and who wants to see it is told.
-    pub(super) fn acked(&mut self, account: AccountId, acked: &[Acked]) {
+    pub(super) fn acked(&mut self, reader: &Person, acked: &[Acked]) {
         for mark in acked {
-            for conn in self.hub.sessions_of(account) {
+            for conn in self.hub.sessions_of(reader.id) {
                 if let Some(member) = self.hub.member_mut(conn) {
                     member.delivery.marker_moved(mark.conversation, mark.read);
                 }
             }
-            let reader = self.hub.online(account).map(|online| online.person.name.clone());
-            if let (Some(peer), Some(reader)) = (mark.tell, reader) {
+            if let Some(peer) = mark.tell {
                 let sessions = self.hub.sessions_of(peer);
-                self.event(&sessions, None, Line::event("seen").arg(&reader).arg(&reader).key("id", mark.read));
+                let line = Line::event("seen").arg(&reader.name).arg(&reader.name).key("id", mark.read);
+                self.event(&sessions, None, line);
             }
         }
     }
