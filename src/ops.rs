@@ -448,7 +448,7 @@ pub struct SessionOpened {
 pub struct Behind {
     /// Which.
     pub conversation: ConversationId,
-    /// The marker.
+    /// The marker, or the last message behind it that retention took.
     pub read: MessageId,
     /// The last message there is.
     pub last: MessageId,
@@ -727,9 +727,9 @@ pub struct RoomRow {
 pub enum Role {
     /// Speak and read.
     Member,
-    /// Also invite, kick, ban, name operators, set the topic.
+    /// Also invite, kick, ban, name and demote operators, set the topic.
     Operator,
-    /// Also kick, ban and demote operators; cannot be put out by them.
+    /// The same, and nobody can kick, ban or demote them.
     Owner,
 }
 
