@@ -199,9 +199,9 @@ pub struct RoomRow {
 pub enum Role {
     /// Speak and read.
     Member,
-    /// Also invite, kick, ban, name operators, set the topic.
+    /// Also invite, kick, ban, name and demote operators, set the topic.
     Operator,
-    /// Also kick, ban and demote operators; cannot be put out by them.
+    /// The same, and nobody can kick, ban or demote them.
     Owner,
 }
 

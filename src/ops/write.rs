@@ -273,7 +273,7 @@ pub struct SessionOpened {
 pub struct Behind {
     /// Which.
     pub conversation: ConversationId,
-    /// The marker.
+    /// The marker, or the last message behind it that retention took.
     pub read: MessageId,
     /// The last message there is.
     pub last: MessageId,

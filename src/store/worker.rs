@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::queue::{Outbox, Queue, Taken, locked};
+use super::queue::{Gate, Outbox, Queue, Taken, locked};
 use super::sqlite::{BatchLost, Fault, Guard, Sqlite, advice};
 use crate::ops::{Answer, Done, Entry, Op, OutsideChange, Query, Refused, Ticket};
 use crate::protocol::Timestamp;
@@ -96,8 +96,8 @@ struct Shared {
     reads: Queue<(Ticket, Query)>,
     outbox: Outbox<Delivery>,
     stats: Mutex<StoreStats>,
-    /// Held by the reader during a read, so that the writer can wait for a moment without one.
-    reading: Mutex<()>,
+    /// Every read passes it, so that the writer can make a moment without one.
+    gate: Gate,
     wake: Wake,
 }
 
@@ -128,7 +128,7 @@ impl Store {
             reads: Queue::new(),
             outbox: Outbox::new(),
             stats: Mutex::default(),
-            reading: Mutex::default(),
+            gate: Gate::default(),
             wake,
         });
         let seen_version = sqlite.data_version().map_err(failed)?;
@@ -328,8 +328,11 @@ impl Writer {
         let pages = self.sqlite.log_pages()?;
         // It can begin anew only after a moment in which nobody reads from it. Reads that follow each other
         // closely leave none, so one is made. A backup that is under way is not waited for.
-        let _pause = (pages >= LOG_PAGES_MAX).then(|| locked(&self.shared.reading));
-        if pages >= LOG_PAGES { self.sqlite.checkpoint() } else { Ok(()) }
+        match pages {
+            LOG_PAGES_MAX.. => self.shared.gate.hold_up(|| self.sqlite.checkpoint()),
+            LOG_PAGES.. => self.sqlite.checkpoint(),
+            _ => Ok(()),
+        }
     }
 
     /// One transaction; its answers, once they are on stable storage.
@@ -400,10 +403,7 @@ fn read(sqlite: &Sqlite, shared: &Shared) {
             Taken::Jobs(jobs, _) => {
                 for (ticket, query) in jobs {
                     shared.outbox.wait_for_room(ANSWER_BYTES);
-                    let answer = {
-                        let _reading = locked(&shared.reading);
-                        sqlite.answer(&query)
-                    };
+                    let answer = shared.gate.read(|| sqlite.answer(&query));
                     let bytes = answer.as_ref().map_or(0, answer_bytes);
                     locked(&shared.stats).queries += 1;
                     let news = vec![News::Answer(ticket, Done::Query(answer))];

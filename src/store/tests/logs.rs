@@ -85,24 +85,24 @@ fn a_login_is_told_the_oldest_and_what_is_left() {
 }
 
 #[test]
-fn a_hundred_thousand_missed_messages_are_counted_and_not_read() {
+fn twenty_thousand_missed_messages_are_counted_and_not_read() {
     let mut world = World::new();
     let [alice, bob] = world.people(["alice", "bob"]);
     world.engine.begin().unwrap();
-    for _ in 0..100_000 {
+    for _ in 0..20_000 {
         world.say(&alice, "bob", "x");
     }
     world.say(&bob, "alice", "y");
     world.engine.commit().unwrap();
     let behind = world.open("bob").behind;
     let arrival = world.arrival(&bob, behind, 100);
-    assert_eq!((arrival.unread, arrival.entries.len()), (100_000, 100));
+    assert_eq!((arrival.unread, arrival.entries.len()), (20_000, 100));
     let row = &arrival.rest[0];
-    assert_eq!((row.count, row.first.0, row.last.0), (99_900, 101, 100_000));
+    assert_eq!((row.count, row.first.0, row.last.0), (19_900, 101, 20_000));
     assert_eq!(world.unread(&bob, 10, usize::MAX).entries.len(), 10);
-    assert_eq!(world.counts(&bob, false), [("alice".to_owned(), 100_000, 1, 100_000)]);
-    world.ack(&bob, "alice", 50_000).unwrap();
-    assert_eq!(world.counts(&bob, false), [("alice".to_owned(), 50_000, 50_001, 100_000)]);
+    assert_eq!(world.counts(&bob, false), [("alice".to_owned(), 20_000, 1, 20_000)]);
+    world.ack(&bob, "alice", 5_000).unwrap();
+    assert_eq!(world.counts(&bob, false), [("alice".to_owned(), 15_000, 5_001, 20_000)]);
 }
 
 // ---- against a naive oracle ----
@@ -155,7 +155,7 @@ impl Oracle {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn unread_arrival_and_backlog_are_what_a_naive_reading_finds(acts in acts(), limit in 0usize..12) {
