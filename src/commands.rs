@@ -245,6 +245,10 @@ impl Core {
         self.out.push(Effect::Close(conn));
     }
 
+    fn is_closing(&self, conn: ConnId) -> bool {
+        self.hub.session(conn).is_some_and(|session| session.closing)
+    }
+
     fn flushed(&mut self, conn: ConnId, bytes: u64) {
         if let Some(session) = self.hub.session_mut(conn) {
             session.flushed = bytes.min(session.sent);
@@ -622,6 +626,8 @@ impl Core {
                 }
             }
             (Wait::AutoAck(_) | Wait::Nothing, _) => {}
+            // A connection that was told to close enters nothing any more.
+            (Wait::Login(_), _) if self.is_closing(conn_or_none) => {}
             (Wait::Login(wait), done) => self.login_answered(conn_or_none, head, wait, done),
             (Wait::Account(wait), done) => self.account_answered(conn_or_none, head, me, wait, done),
             (Wait::People(wait), done) => self.people_answered(conn_or_none, head, wait, done),
@@ -638,6 +644,7 @@ impl Core {
         let Some(Pending { conn: Some(conn), head, wait, .. }) = self.pending.remove(&ticket) else { return };
         self.answered(Some(conn));
         match wait {
+            Wait::Login(_) if self.is_closing(conn) => {}
             Wait::Login(wait) => self.login_hashed(conn, head, wait, done),
             Wait::Account(wait) => self.account_hashed(conn, head, wait, done),
             _ => debug_assert!(false, "only logins and passwords are hashed"),
