@@ -610,6 +610,9 @@ impl World {
                 }
             }
         }
+        if let Some(ghost) = hub.sessions().find(|session| session.closing && session.member().is_some()) {
+            wrong = Err(format!("connection {} is being closed, and logged in", ghost.conn));
+        }
         if hub.sessions().count() != self.conns.len() || hub.online_count() > self.conns.len() {
             wrong = Err(format!("{} sessions of {} connections", hub.sessions().count(), self.conns.len()));
         }
@@ -665,16 +668,19 @@ impl World {
         }
     }
 
-    /// Everybody types one more line, which shows that all was read.
+    /// Everybody types two more lines, which show that all was read: the second where the first of
+    /// another session has closed a gap.
     pub fn acknowledge(&mut self) {
-        for id in self.conns.values().filter(|conn| !conn.ended).map(|conn| conn.id).collect::<Vec<_>>() {
-            let typed = self.people.labelled("ping", "", Kind::Other);
-            if let Some(conn) = self.conn(id) {
-                conn.lines.push_back(typed);
-                conn.ready = true;
+        for _ in 0..2 {
+            for id in self.conns.values().filter(|conn| !conn.ended).map(|conn| conn.id).collect::<Vec<_>>() {
+                let typed = self.people.labelled("ping", "", Kind::Other);
+                if let Some(conn) = self.conn(id) {
+                    conn.lines.push_back(typed);
+                    conn.ready = true;
+                }
             }
+            self.quiesce();
         }
-        self.quiesce();
         for id in self.conns.values().map(|conn| conn.id).collect::<Vec<_>>() {
             let acknowledged = self.oracle.acknowledged(id);
             self.check(Some(id), acknowledged);
