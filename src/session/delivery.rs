@@ -224,6 +224,13 @@ impl Delivery {
         self.mark(conversation, read, at);
     }
 
+    /// Everything unread of every conversation was queued.
+    pub fn queued_all_unread(&mut self, at: u64) {
+        for (conversation, gap) in std::mem::take(&mut self.gaps) {
+            self.mark(conversation, gap.live, at);
+        }
+    }
+
     /// The account's marker was moved, perhaps by another session.
     pub fn marker_moved(&mut self, conversation: ConversationId, read: MessageId) {
         if let Some(gap) = self.gaps.get_mut(&conversation) {
@@ -397,6 +404,17 @@ mod tests {
         assert_eq!(delivery.read_by_line(1000), [(ROOM, MessageId(5))]);
         delivery.queued_unread(ROOM, MessageId(5), MessageId(9), 80);
         assert_eq!(delivery.read_by_line(1000), [(ROOM, MessageId(10))], "with what came live behind it");
+    }
+
+    #[test]
+    fn own_messages_at_the_end_keep_no_gap_open() {
+        let behind = Behind { conversation: ROOM, read: MessageId(2), last: MessageId(9) };
+        let mut delivery = Delivery::arriving(&[behind]);
+        delivery.queued_live(ROOM, MessageId(10), 50);
+        delivery.queued_unread(ROOM, MessageId(0), MessageId(7), 60);
+        assert_eq!(delivery.read_by_line(1000), [(ROOM, MessageId(7))], "8 and 9 are one's own");
+        delivery.queued_all_unread(70);
+        assert_eq!(delivery.read_by_line(1000), [(ROOM, MessageId(10))]);
     }
 
     #[test]
