@@ -67,6 +67,8 @@ pub struct World {
     /// Reads and commits may fail.
     faults: bool,
     retention: bool,
+    /// One read in so many fails.
+    unreadable: usize,
 }
 
 impl World {
@@ -87,6 +89,7 @@ impl World {
             outbound_bytes: if rng.one_in(5) { 262_144 } else { 65_536 },
             retention_days: retention.then_some(1),
         };
+        let unreadable = if rng.one_in(4) { 8 } else { 200 };
         let accounts = rng.within(6, 24);
         let rooms = rng.within(2, 10);
         let body_max = if rng.one_in(2) { 98_304 } else { 20_000 };
@@ -113,6 +116,7 @@ impl World {
             concerned: Vec::new(),
             faults: true,
             retention,
+            unreadable,
         };
         let settings = format!("{:?}", world.settings);
         world.trace.note(None, format_args!("{settings}"));
@@ -400,7 +404,7 @@ impl World {
 
     fn read(&mut self) {
         let Some(Read { ticket, owner, what }) = self.backend.reads.pop_front() else { return };
-        let fails = self.faults && self.rng.one_in(100);
+        let fails = self.faults && self.rng.one_in(self.unreadable);
         let answer = if fails { Err(Refused::Internal) } else { self.backend.engine.answer(&what) };
         if let Ok(answer) = &answer {
             let judged = self.oracle.model.looked_up(&what, answer);
