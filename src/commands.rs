@@ -804,3 +804,6 @@ fn is_http(line: &str) -> bool {
 fn yes_no(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
 }
+
+#[cfg(test)]
+mod tests;
