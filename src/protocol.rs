@@ -31,5 +31,8 @@ pub const MAX_LINE: usize = 131_072;
 pub const MAX_LINE_BEFORE_LOGIN: usize = 4096;
 /// Longest message body, in bytes.
 pub const MAX_BODY: usize = 98_304;
+/// Longest topic, reason or words of being away, in bytes. They go to everybody in a room, behind full
+/// queues too, and stand in lists of a thousand rows.
+pub const MAX_REMARK: usize = 1024;
 /// Most targets of one `/msg`.
 pub const MAX_TARGETS: usize = 100;

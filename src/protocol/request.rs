@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::name::{Label, NameInvalid, POST_KEY_LEN, PostKey, RoomName, Target, UserName};
 use super::reply::Head;
 use super::verb::{self, Body, Verb};
-use super::{MAX_BODY, MAX_TARGETS};
+use super::{MAX_BODY, MAX_REMARK, MAX_TARGETS};
 
 mod args;
 mod print;
@@ -323,12 +323,12 @@ impl<'a> Command<'a> {
             "who" => Request::Who { target: args.target()? },
             "watch" => Request::Watch { users: args.users()? },
             "unwatch" => Request::Unwatch { users: args.users()? },
-            "away" => Request::Away { text: args.body },
+            "away" => Request::Away { text: remark(args.body)? },
             "back" => Request::Back,
             "typing" => Request::Typing { target: args.target()? },
             "create" => create(&mut args)?,
             "join" => Request::Join { room: args.room()? },
-            "leave" => Request::Leave { room: args.room()?, reason: args.body },
+            "leave" => Request::Leave { room: args.room()?, reason: remark(args.body)? },
             "rooms" => Request::Rooms { glob: args.take(), after: args.option("after", RoomName::parse)? },
             "members" => Request::Members { room: args.room()? },
             "invite" => moderate(Act::Invite, &mut args)?,
@@ -337,7 +337,7 @@ impl<'a> Command<'a> {
             "unban" => moderate(Act::Unban, &mut args)?,
             "op" => moderate(Act::Op, &mut args)?,
             "deop" => moderate(Act::Deop, &mut args)?,
-            "topic" => Request::Topic { room: args.room()?, text: args.body },
+            "topic" => Request::Topic { room: args.room()?, text: remark(args.body)? },
             "to" => Request::To { target: args.target()? },
             "msg" => Request::Msg { targets: addressees(args.next()?)?, body: message_body(args.body)? },
             "post" => Request::Post {
@@ -363,6 +363,16 @@ impl<'a> Command<'a> {
             "admin" => Request::Admin(admin(self.rest)?),
             _ => return Err(ParseError::UnknownCommand), // not reached: a test reads every row of the table
         })
+    }
+}
+
+/// A topic, a reason or words of being away.
+fn remark(text: Option<&str>) -> Result<Option<&str>, ParseError> {
+    match text {
+        Some(text) if text.len() > MAX_REMARK => {
+            Err(ParseError::TooMany(MAX_REMARK, "bytes in a topic, a reason or words of being away"))
+        }
+        text => Ok(text),
     }
 }
 
@@ -468,11 +478,11 @@ fn create<'a>(args: &mut Args<'a>) -> Result<Request<'a>, ParseError> {
             _ => return Err(args.usage()),
         }
     }
-    Ok(Request::Create { room, private, e2e, topic: args.body })
+    Ok(Request::Create { room, private, e2e, topic: remark(args.body)? })
 }
 
 fn moderate<'a>(act: Act, args: &mut Args<'a>) -> Result<Request<'a>, ParseError> {
-    Ok(Request::Moderate { act, room: args.room()?, user: args.user()?, reason: args.body })
+    Ok(Request::Moderate { act, room: args.room()?, user: args.user()?, reason: remark(args.body)? })
 }
 
 fn fetch<'a>(args: &mut Args<'a>) -> Result<Request<'a>, ParseError> {
@@ -520,7 +530,7 @@ fn admin(rest: &str) -> Result<Admin<'_>, ParseError> {
     Ok(match row.name {
         "users" => Admin::Users { glob: args.take(), after: args.option("after", UserName::parse)? },
         "sessions" => Admin::Sessions { user: args.take().map(|name| UserName::parse(&name)).transpose()? },
-        "kick" => Admin::Kick { user: args.user()?, reason: args.body },
+        "kick" => Admin::Kick { user: args.user()?, reason: remark(args.body)? },
         "ban" => Admin::Ban { whom: args.next()? },
         "unban" => Admin::Unban { whom: args.next()? },
         "invite" => Admin::Invite,

@@ -216,3 +216,14 @@ proptest! {
         let _ = parse(&line);
     }
 }
+
+#[test]
+fn remarks_are_short() {
+    let long = "x".repeat(MAX_REMARK + 1);
+    for line in ["/away ", "/leave #r ", "/topic #r ", "/create #r :", "/kick #r bob ", "/ban #r bob ", "/admin kick bob "] {
+        let fits = format!("{line}{}", &long[1..]);
+        assert!(matches!(parse(&fits), Some(Ok(_))), "{line}");
+        let over = format!("{line}{long}");
+        assert!(matches!(parse(&over), Some(Err(ParseError::TooMany(MAX_REMARK, _)))), "{line}");
+    }
+}
