@@ -253,7 +253,9 @@ impl People {
             29 => other(format!("receipts {}", if rng.percent(70) { "on" } else { "off" })),
             30 => other(format!("to {}", self.target(rng))),
             31 => other("ping and so on".to_owned()),
-            32 => other((*rng.pick(&["whoami", "version", "help", "help admin", "help x"]).unwrap_or(&"help")).to_owned()),
+            32 => {
+                other((*rng.pick(&["whoami", "version", "help", "help admin", "help x"]).unwrap_or(&"help")).to_owned())
+            }
             33 => ("logout".to_owned(), Kind::Leave),
             34 => {
                 let old = self.secret(rng, me, oracle);

@@ -91,11 +91,8 @@ impl Model {
         match (op, outcome) {
             (Op::Register { name, verifier, .. }, Outcome::Registered(id)) => {
                 let password = passwords.get(&verifier.hash).cloned().unwrap_or_default();
-                let account = Account {
-                    name: name.to_string(),
-                    passwords: vec![(self.index, password)],
-                    ..Account::default()
-                };
+                let account =
+                    Account { name: name.to_string(), passwords: vec![(self.index, password)], ..Account::default() };
                 if self.accounts.insert(*id, account).is_some() {
                     return Err(format!("account {id:?} was made twice"));
                 }
@@ -135,7 +132,8 @@ impl Model {
                 if conversation.members.insert(*account) != joined.entered {
                     return Err(format!("{account:?} entered {}: {}", room.name, joined.entered));
                 }
-                if conversation.members.len() as u64 != joined.members || conversation.log.len() as u64 != joined.last.0 {
+                if conversation.members.len() as u64 != joined.members || conversation.log.len() as u64 != joined.last.0
+                {
                     return Err(format!("a join counts {joined:?}"));
                 }
                 if joined.entered {
@@ -415,7 +413,8 @@ impl Model {
             }
             (Query::Members { room, .. }, Answer::Members(rows)) => {
                 // A room that was removed may have left its name to another.
-                let mut rooms = self.conversations.values().filter(|c| c.room.as_ref().is_some_and(|r| r.name == *room));
+                let mut rooms =
+                    self.conversations.values().filter(|c| c.room.as_ref().is_some_and(|r| r.name == *room));
                 let members: BTreeSet<_> = rows.iter().map(|row| row.person.id).collect();
                 if !rooms.any(|found| found.members == members) {
                     return Err(format!("members of {room} are {members:?}"));

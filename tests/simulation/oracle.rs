@@ -14,13 +14,26 @@ use crate::wire::ServerLine;
 #[derive(Debug, Clone)]
 pub enum Kind {
     /// `/msg` or bare text; of bare text the targets are not known.
-    Msg { targets: Vec<String>, body: String },
-    Post { target: String, body: String },
-    Enter { user: String, secret: String },
-    Register { user: String },
+    Msg {
+        targets: Vec<String>,
+        body: String,
+    },
+    Post {
+        target: String,
+        body: String,
+    },
+    Enter {
+        user: String,
+        secret: String,
+    },
+    Register {
+        user: String,
+    },
     /// `/logout` and `/unregister`.
     Leave,
-    AckMode { manual: bool },
+    AckMode {
+        manual: bool,
+    },
     Watch(Vec<String>),
     Unwatch(Vec<String>),
     FetchUnread,
@@ -509,13 +522,18 @@ impl Oracle {
         let in_room = |name: &str| self.model.known_of(account).any(|(_, known)| known == name);
         match kind {
             "unread" if login.fresh => {
-                let row = (read.word(1)?.to_owned(), read.number("count")?, read.number("first")?, read.number("last")?);
+                let row =
+                    (read.word(1)?.to_owned(), read.number("count")?, read.number("first")?, read.number("last")?);
                 login.got_unread.push(row);
                 Ok(())
             }
             "unread" => wrong("an unread event without a login"),
             "join" | "leave" | "kick" | "unban" | "op" | "deop" | "topic" => {
-                if in_room(read.word(1)?) { Ok(()) } else { wrong("a room event for a stranger") }
+                if in_room(read.word(1)?) {
+                    Ok(())
+                } else {
+                    wrong("a room event for a stranger")
+                }
             }
             "ban" => {
                 let room = read.word(1)?;
@@ -535,7 +553,11 @@ impl Oracle {
                 if !own && (target == login.name || in_room(target)) { Ok(()) } else { wrong("typing for a stranger") }
             }
             "online" | "offline" | "away" => {
-                if view.watching.contains(read.word(1)?) { Ok(()) } else { wrong("presence that nobody asked for") }
+                if view.watching.contains(read.word(1)?) {
+                    Ok(())
+                } else {
+                    wrong("presence that nobody asked for")
+                }
             }
             "seen" => {
                 let pair = |c: &crate::model::Conversation| {

@@ -261,7 +261,11 @@ impl World {
         let somebody = self.oracle.view(id).is_some_and(|view| view.login.is_some());
         let count = if !somebody {
             1
-        } else if self.rng.one_in(12) { self.rng.within(10, 80) } else { self.rng.within(1, 3) };
+        } else if self.rng.one_in(12) {
+            self.rng.within(10, 80)
+        } else {
+            self.rng.within(1, 3)
+        };
         for _ in 0..count {
             let first = self.conn(id).is_some_and(|conn| conn.typed == 0);
             let World { people, rng, oracle, .. } = self;
@@ -338,7 +342,8 @@ impl World {
         if !closing {
             self.trace.note(Some(id), format_args!("flushed {taken}"));
             self.handle(Some(id), Input::Flushed(id, taken));
-            if !took && self.core.takes_line(id)
+            if !took
+                && self.core.takes_line(id)
                 && let Some(conn) = self.conn(id)
             {
                 conn.ready = true;

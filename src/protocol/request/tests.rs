@@ -220,7 +220,9 @@ proptest! {
 #[test]
 fn remarks_are_short() {
     let long = "x".repeat(MAX_REMARK + 1);
-    for line in ["/away ", "/leave #r ", "/topic #r ", "/create #r :", "/kick #r bob ", "/ban #r bob ", "/admin kick bob "] {
+    for line in
+        ["/away ", "/leave #r ", "/topic #r ", "/create #r :", "/kick #r bob ", "/ban #r bob ", "/admin kick bob "]
+    {
         let fits = format!("{line}{}", &long[1..]);
         assert!(matches!(parse(&fits), Some(Ok(_))), "{line}");
         let over = format!("{line}{long}");
