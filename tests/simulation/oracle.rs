@@ -139,7 +139,8 @@ impl Oracle {
             && !view.manual
             && let Some(login) = view.login.as_mut().filter(|login| login.ready)
         {
-            while let Some((_, conversation, id)) = login.written.pop_front_if(|(end, ..)| *end <= flushed) {
+            let count = login.written.iter().take_while(|(end, ..)| *end <= flushed).count();
+            for (_, conversation, id) in login.written.drain(..count) {
                 self.shown.insert((login.account, conversation, id));
             }
         }

@@ -241,7 +241,7 @@ impl World {
             12 => self.pass_time(),
             13 => self.change_reader(),
             14 => self.stall(),
-            15 => self.from_outside(),
+            15 => self.operator_acts(),
             _ => self.rarely(),
         }
         if self.trace.step.is_multiple_of(64) {
@@ -552,7 +552,7 @@ impl World {
         }
     }
 
-    fn from_outside(&mut self) {
+    fn operator_acts(&mut self) {
         let accounts: Vec<_> = self.oracle.model.accounts.keys().copied().collect();
         let Some(account) = self.rng.pick(&accounts).copied() else { return };
         let change = match self.rng.below(20) {
