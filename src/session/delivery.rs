@@ -30,6 +30,8 @@ struct Gap {
     until: MessageId,
     /// The last live one, or `until`.
     live: MessageId,
+    /// The count of bytes up to its end.
+    live_at: u64,
 }
 
 /// A live message that came while a page was being read.
@@ -80,7 +82,7 @@ impl Delivery {
     /// A session that has these conversations behind it, and has been sent nothing of them. It is behind
     /// from the start, with a page being read: what comes meanwhile waits.
     pub fn arriving(behind: &[Behind]) -> Delivery {
-        let gap = |b: &Behind| (b.conversation, Gap { sent: b.read, until: b.last, live: b.last });
+        let gap = |b: &Behind| (b.conversation, Gap { sent: b.read, until: b.last, live: b.last, live_at: 0 });
         Delivery {
             gaps: behind.iter().map(gap).collect(),
             marks: Vec::new(),
@@ -205,7 +207,7 @@ impl Delivery {
     /// A message was queued; `at` is the count of bytes up to its end.
     pub fn queued_live(&mut self, conversation: ConversationId, id: MessageId, at: u64) {
         match self.gaps.get_mut(&conversation) {
-            Some(gap) => gap.live = id,
+            Some(gap) => (gap.live, gap.live_at) = (id, at),
             None => self.mark(conversation, id, at),
         }
     }
@@ -236,11 +238,10 @@ impl Delivery {
         if let Some(gap) = self.gaps.get_mut(&conversation) {
             gap.sent = gap.sent.max(read);
             if gap.sent >= gap.until {
-                let live = gap.live;
+                let (live, at) = (gap.live, gap.live_at);
                 self.gaps.remove(&conversation);
                 if live > read {
-                    // Sent before the marker came so far; read by the next line, as every other.
-                    self.mark(conversation, live, 0);
+                    self.mark(conversation, live, at);
                 }
             }
         }
@@ -423,6 +424,7 @@ mod tests {
         let mut delivery = Delivery::arriving(&[behind]);
         delivery.queued_live(ROOM, MessageId(10), 50);
         delivery.marker_moved(ROOM, MessageId(9));
+        assert_eq!(delivery.read_by_line(49), [], "the live one was not written yet");
         assert_eq!(delivery.read_by_line(1000), [(ROOM, MessageId(10))]);
         delivery.queued_live(ROOM, MessageId(11), 90);
         assert_eq!(delivery.read_by_line(100), [(ROOM, MessageId(11))]);
