@@ -139,10 +139,8 @@ impl Oracle {
             && !view.manual
             && let Some(login) = view.login.as_mut().filter(|login| login.ready)
         {
-            while let Some(&(end, conversation, id)) = login.written.front()
-                && end <= flushed
-            {
-                login.written.pop_front();
+            let count = login.written.iter().take_while(|(end, ..)| *end <= flushed).count();
+            for (_, conversation, id) in login.written.drain(..count) {
                 self.shown.insert((login.account, conversation, id));
             }
         }
