@@ -1,4 +1,5 @@
-//! Judges what the transport was given by what the store committed, line by line, as it happens.
+//! Judges what the transport was given by what the store committed, line by line, as it happens. Long,
+//! because the rules of one line, one login and one message share the same few records.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
