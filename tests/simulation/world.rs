@@ -1,4 +1,5 @@
-//! The schedule: one core, its fake surroundings, and chance.
+//! The schedule: one core, its fake surroundings, and chance. Long, because it is the whole loop in
+//! small: each step of it is a few lines on the same state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
