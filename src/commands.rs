@@ -89,6 +89,8 @@ struct Counts {
 pub struct Core {
     hub: Hub,
     throttle: Throttle,
+    /// Logins that wait for others; at most one of each connection.
+    queued_logins: Vec<login::Queued>,
     random: Random,
     blocks: BTreeSet<AddressBlock>,
     pending: HashMap<Ticket, Pending>,
@@ -107,6 +109,7 @@ impl Core {
         Core {
             hub: Hub::new(settings),
             throttle: Throttle::default(),
+            queued_logins: Vec::new(),
             random,
             blocks: blocks.into_iter().collect(),
             pending: HashMap::new(),
@@ -162,6 +165,12 @@ impl Core {
         self.pending.len()
     }
 
+    /// Which connection's command waits for an answer, for simulations: a login that waited for others is
+    /// submitted when one of those ends.
+    pub fn asker(&self, ticket: Ticket) -> Option<ConnId> {
+        self.pending.get(&ticket).and_then(|pending| pending.conn)
+    }
+
     // ---- waiting for answers -----------------------------------------------------------------------
 
     fn ticket(&mut self, pending: Pending) -> Ticket {
@@ -195,14 +204,19 @@ impl Core {
     /// Submits a password, unless too many wait already; then the command was answered.
     fn hash(&mut self, conn: ConnId, head: Head, wait: impl Into<Wait>, op: HashOp) -> bool {
         if self.hashing >= HASHES_MAX {
-            let line = Line::err(&head, Code::Busy).key("retry-after", 1);
-            self.reply(conn, line.text("too many logins at once; try again"));
+            self.busy(conn, &head);
             return false;
         }
         self.hashing += 1;
         let ticket = self.suspend(conn, head, wait.into());
         self.out.push(Effect::Hash(ticket, op));
         true
+    }
+
+    /// The answer where too many passwords wait already.
+    fn busy(&mut self, conn: ConnId, head: &Head) {
+        let line = Line::err(head, Code::Busy).key("retry-after", 1);
+        self.reply(conn, line.text("too many logins at once; try again"));
     }
 
     /// Submits a write that no command waits for.
