@@ -29,7 +29,7 @@ use crate::ops::{
 };
 use crate::protocol::request::Sentence;
 use crate::protocol::{Code, Head, Line};
-use crate::session::ConnId;
+use crate::session::{ConnId, Session};
 
 /// Passwords in the hasher and its queue at once. At 19 MiB and some 20 ms each this is a second or two
 /// of work: whoever comes later is better told to come back.
@@ -139,7 +139,10 @@ impl Core {
             Input::Measured(ticket, gauges) => self.measured(ticket, gauges),
             Input::Outside(change) => self.outside(change),
             Input::Reloaded(settings) => self.hub.settings = settings,
-            Input::Tick => self.sweep(),
+            Input::Tick => {
+                self.sweep();
+                self.read_back_again();
+            }
             Input::ShuttingDown => self.shutting_down = true,
         }
         std::mem::swap(&mut self.out, effects);
@@ -364,6 +367,15 @@ impl Core {
         }
     }
 
+    /// Sessions for which reading back failed, and that say nothing.
+    fn read_back_again(&mut self) {
+        let is_behind = |session: &&Session| session.member().is_some_and(|member| member.delivery.is_behind());
+        let behind: Vec<ConnId> = self.hub.sessions().filter(is_behind).map(|session| session.conn).collect();
+        for conn in behind {
+            self.read_back(conn);
+        }
+    }
+
     fn outside(&mut self, change: OutsideChange) {
         match change {
             OutsideChange::EndSessions(account) => {
@@ -399,3 +411,6 @@ impl Core {
 fn yes_no(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
 }
+
+#[cfg(test)]
+mod tests;

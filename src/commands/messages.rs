@@ -362,7 +362,8 @@ impl Core {
         let mut sent = session.sent;
         let Some(member) = session.member_mut().filter(|member| member.login == login) else { return };
         let Ok(Answer::Page(page)) = answer else {
-            // Tried again when the reader has taken more; until then it stays where it was.
+            // Tried again when the reader has taken more or says something, or some time later; until then
+            // it stays where it was.
             member.delivery.page_failed();
             return;
         };
