@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 mod account;
 mod admin;
@@ -29,11 +30,14 @@ use crate::ops::{
 };
 use crate::protocol::request::Sentence;
 use crate::protocol::{Code, Head, Line};
-use crate::session::ConnId;
+use crate::session::{ConnId, Session};
 
 /// Passwords in the hasher and its queue at once. At 19 MiB and some 20 ms each this is a second or two
 /// of work: whoever comes later is better told to come back.
 pub const HASHES_MAX: usize = 64;
+
+/// How often old things are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Where randomness comes from.
 pub type Random = Box<dyn FnMut(&mut [u8]) -> Result<(), RandomFailed>>;
@@ -89,6 +93,8 @@ struct Counts {
 pub struct Core {
     hub: Hub,
     throttle: Throttle,
+    /// Logins that wait for others; at most one of each connection.
+    queued_logins: Vec<login::Queued>,
     random: Random,
     blocks: BTreeSet<AddressBlock>,
     pending: HashMap<Ticket, Pending>,
@@ -96,6 +102,7 @@ pub struct Core {
     hashing: usize,
     counts: Counts,
     sweeping: bool,
+    sweep_at: Instant,
     shutting_down: bool,
     now: Now,
     out: Vec<Effect>,
@@ -107,6 +114,7 @@ impl Core {
         Core {
             hub: Hub::new(settings),
             throttle: Throttle::default(),
+            queued_logins: Vec::new(),
             random,
             blocks: blocks.into_iter().collect(),
             pending: HashMap::new(),
@@ -114,6 +122,7 @@ impl Core {
             hashing: 0,
             counts: Counts::default(),
             sweeping: false,
+            sweep_at: now.monotonic + SWEEP_INTERVAL,
             shutting_down: false,
             now,
             out: Vec::new(),
@@ -136,7 +145,13 @@ impl Core {
             Input::Measured(ticket, gauges) => self.measured(ticket, gauges),
             Input::Outside(change) => self.outside(change),
             Input::Reloaded(settings) => self.hub.settings = settings,
-            Input::Tick => self.sweep(),
+            Input::Tick => {
+                self.read_back_again();
+                if self.sweep_at <= now.monotonic {
+                    self.sweep_at = now.monotonic + SWEEP_INTERVAL;
+                    self.sweep();
+                }
+            }
             Input::ShuttingDown => self.shutting_down = true,
         }
         std::mem::swap(&mut self.out, effects);
@@ -160,6 +175,12 @@ impl Core {
     /// How many answers the store, the hasher and the loop still owe.
     pub fn waiting(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Which connection's command waits for an answer, for simulations: a login that waited for others is
+    /// submitted when one of those ends.
+    pub fn asker(&self, ticket: Ticket) -> Option<ConnId> {
+        self.pending.get(&ticket).and_then(|pending| pending.conn)
     }
 
     // ---- waiting for answers -----------------------------------------------------------------------
@@ -195,14 +216,19 @@ impl Core {
     /// Submits a password, unless too many wait already; then the command was answered.
     fn hash(&mut self, conn: ConnId, head: Head, wait: impl Into<Wait>, op: HashOp) -> bool {
         if self.hashing >= HASHES_MAX {
-            let line = Line::err(&head, Code::Busy).key("retry-after", 1);
-            self.reply(conn, line.text("too many logins at once; try again"));
+            self.busy(conn, &head);
             return false;
         }
         self.hashing += 1;
         let ticket = self.suspend(conn, head, wait.into());
         self.out.push(Effect::Hash(ticket, op));
         true
+    }
+
+    /// The answer where too many passwords wait already.
+    fn busy(&mut self, conn: ConnId, head: &Head) {
+        let line = Line::err(head, Code::Busy).key("retry-after", 1);
+        self.reply(conn, line.text("too many logins at once; try again"));
     }
 
     /// Submits a write that no command waits for.
@@ -350,6 +376,15 @@ impl Core {
             let messages_before =
                 self.hub.settings.retention_days.map(|days| self.now.wall.earlier_by(u64::from(days) * day));
             self.persist_quietly(Wait::Sweep, Op::Sweep { messages_before });
+        }
+    }
+
+    /// Sessions for which reading back failed, and that say nothing.
+    fn read_back_again(&mut self) {
+        let is_behind = |session: &&Session| session.member().is_some_and(|member| member.delivery.is_behind());
+        let behind: Vec<ConnId> = self.hub.sessions().filter(is_behind).map(|session| session.conn).collect();
+        for conn in behind {
+            self.read_back(conn);
         }
     }
 

@@ -38,8 +38,8 @@ use timers::Timers;
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
-/// How often old things are looked for.
-const TICK: Duration = Duration::from_secs(600);
+/// How often the core looks after what nobody asks for.
+const TICK: Duration = Duration::from_secs(10);
 /// How often `systemctl status` is told the figures.
 const STATUS_TIME: Duration = Duration::from_secs(10);
 /// How long a graceful end may take; below the 10 s that it is promised in.
@@ -139,6 +139,8 @@ pub struct Reactor {
     tick_at: Instant,
     status_at: Instant,
     watchdog_at: Option<Instant>,
+    /// An administrator ended the server in this turn.
+    end_wanted: bool,
     ending: Option<Instant>,
     stop: Option<Exit>,
 }
@@ -210,6 +212,7 @@ impl Reactor {
             started: now.monotonic,
             tick_at: now.monotonic + TICK,
             status_at: now.monotonic + STATUS_TIME,
+            end_wanted: false,
             ending: None,
             stop: None,
         })
@@ -260,6 +263,9 @@ impl Reactor {
         for id in std::mem::take(&mut self.ready) {
             self.serve(id);
         }
+        if std::mem::take(&mut self.end_wanted) {
+            self.shut_down();
+        }
         self.deadlines();
         self.flush();
         Ok(())
@@ -267,7 +273,7 @@ impl Reactor {
 
     fn timeout(&self) -> Option<Duration> {
         let may_accept = self.accept_again.is_none() && self.listeners.iter().any(|listener| listener.pending);
-        if self.stop.is_some() || (self.store.has_room() && (!self.ready.is_empty() || may_accept)) {
+        if self.stop.is_some() || self.end_wanted || (self.store.has_room() && (!self.ready.is_empty() || may_accept)) {
             return Some(Duration::ZERO);
         }
         let now = self.now.monotonic;
@@ -339,7 +345,8 @@ impl Reactor {
             Effect::Resume(id) => self.make_ready(id),
             Effect::Close(id) => self.close(id, true),
             Effect::Blocked(blocks) => self.blocks = blocks,
-            Effect::ShutDown => self.shut_down(),
+            // Not here: the replies of this turn come first.
+            Effect::ShutDown => self.end_wanted = true,
         }
     }
 

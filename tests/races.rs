@@ -149,3 +149,18 @@ fn whoever_is_put_out_hears_nothing_said_later() {
     }
     out.ask("/ping nothing more", "OK ping :nothing more");
 }
+
+#[test]
+fn only_failed_logins_count_however_many_come_at_once() {
+    let home = Home::new("[accounts]\nsessions_per_account = 50\n[limits]\nlogins_per_minute = 3\n");
+    let daemon = home.start();
+    let mut alice = Client::connect(daemon.address());
+    alice.ask("/register alice password-alice", "OK register user=alice");
+    let mut right = connect(&daemon, 20);
+    let answers = all_at_once(&mut right, |_| "/login alice password-alice".into());
+    assert_eq!(answers, [("OK".into(), 20)].into());
+    // Guesses side by side are no more than guesses one after the other.
+    let mut wrong = connect(&daemon, 20);
+    let answers = all_at_once(&mut wrong, |n| format!("/login alice password-{n}"));
+    assert_eq!(answers, [("ERR login auth-failed".into(), 3), ("ERR login rate-limited".into(), 17)].into());
+}

@@ -15,6 +15,7 @@ impl Core {
         if matches!(session.state, State::Ready(_)) && self.hub.settings.idle_timeout.is_some() {
             self.wait_for_anything(conn);
         }
+        self.read_back(conn); // where that failed before
         let sentence = match line {
             Ok(line) if first && is_http(line) => {
                 log::info!("connection {conn}: an HTTP request; closed");

@@ -8,7 +8,7 @@ use super::{Core, Wait as AnyWait, rate_limited};
 use crate::hub::Online;
 use crate::hub::effects::Effect;
 use crate::hub::settings::Registration;
-use crate::hub::throttle::Bucket;
+use crate::hub::throttle::{Bucket, Ended, Hold, Try};
 use crate::ops::{
     AccountId, Answer, Arrival, Behind, Credentials, Done, HashDone, HashOp, MessageId, Op, Outcome, Password, Person,
     Proof, Query, Refused, SessionOpened, Sha256,
@@ -36,11 +36,11 @@ pub(super) enum Wait {
     /// The account is being made.
     Register { user: UserName },
     /// The verifier is being read.
-    Credentials { user: UserName, password: Password, takeover: bool },
+    Credentials { login: Try, password: Password, takeover: bool },
     /// The password is being compared; the epoch of the verifier, if there is an account.
-    Verify { user: UserName, epoch: Option<i64>, takeover: bool },
+    Verify { login: Try, epoch: Option<i64>, takeover: bool },
     /// The session is being opened.
-    Open { user: UserName, takeover: bool },
+    Open { login: Try, takeover: bool },
     /// What was missed is being read.
     Arrival { invitations: Vec<(RoomName, UserName)>, behind: Vec<Behind>, first: bool },
 }
@@ -49,6 +49,16 @@ impl From<Wait> for AnyWait {
     fn from(wait: Wait) -> AnyWait {
         AnyWait::Login(wait)
     }
+}
+
+/// A login that waits for the end of others: as many are under way as may fail.
+#[derive(Debug)]
+pub(super) struct Queued {
+    conn: ConnId,
+    head: Head,
+    user: UserName,
+    password: Option<Password>,
+    takeover: bool,
 }
 
 /// Whether a new password will do for an account of this name; else the words for the answer.
@@ -114,23 +124,46 @@ impl Core {
     ) {
         let Some(network) = self.network(conn) else { return };
         let limit = self.hub.settings.logins_per_minute;
-        if let Err(wait) = self.throttle.login(&user, network, limit, self.now.monotonic) {
-            return self.reply(conn, rate_limited(&head, wait));
-        }
+        let login = match self.throttle.login(&user, network, limit, self.now.monotonic) {
+            Ok(login) => login,
+            Err(Hold::Until(wait)) => return self.reply(conn, rate_limited(&head, wait)),
+            Err(Hold::Undecided) => {
+                if let Some(session) = self.hub.session_mut(conn) {
+                    session.in_flight += 1;
+                    session.only_appends = false;
+                }
+                self.queued_logins.push(Queued { conn, head, user, password, takeover });
+                return self.authenticating(conn);
+            }
+        };
         let proof = match password {
             Some(password) if !password.0.starts_with(TOKEN_PREFIX) => {
                 let query = Query::Credentials(user.clone());
-                self.ask(conn, head, Wait::Credentials { user, password, takeover }, query);
+                self.ask(conn, head, Wait::Credentials { login, password, takeover }, query);
                 return self.authenticating(conn);
             }
             Some(token) => Proof::Token(Sha256::of(token.0.as_bytes())),
             None => match self.hub.session(conn).and_then(|session| session.peer.certificate) {
                 Some(certificate) => Proof::Certificate(certificate),
-                None => return self.login_failed(conn, &head, &user, Refused::AuthFailed),
+                None => return self.login_failed(conn, &head, login, Refused::AuthFailed),
             },
         };
-        self.open_session(conn, head, user, takeover, proof);
+        self.open_session(conn, head, login, takeover, proof);
         self.authenticating(conn);
+    }
+
+    /// A login has ended: those that waited for it are tried again, in their order.
+    fn decided(&mut self, login: Try, ended: Ended) {
+        self.throttle.decided(login, ended);
+        for Queued { conn, head, user, password, takeover } in std::mem::take(&mut self.queued_logins) {
+            if self.hub.session(conn).is_none_or(|session| session.closing) {
+                continue;
+            }
+            self.answered(Some(conn));
+            self.anonymous(conn);
+            self.login(conn, head, user, password, takeover);
+            self.settle(conn);
+        }
     }
 
     fn authenticating(&mut self, conn: ConnId) {
@@ -145,21 +178,20 @@ impl Core {
         }
     }
 
-    fn open_session(&mut self, conn: ConnId, head: Head, user: UserName, takeover: bool, proof: Proof) {
-        let op = Op::OpenSession { name: user.clone(), proof };
-        self.persist(conn, head, Wait::Open { user, takeover }, op);
+    fn open_session(&mut self, conn: ConnId, head: Head, login: Try, takeover: bool, proof: Proof) {
+        let op = Op::OpenSession { name: login.user.clone(), proof };
+        self.persist(conn, head, Wait::Open { login, takeover }, op);
     }
 
-    fn login_failed(&mut self, conn: ConnId, head: &Head, user: &UserName, why: Refused) {
+    fn login_failed(&mut self, conn: ConnId, head: &Head, login: Try, why: Refused) {
         self.anonymous(conn);
         let wrong = why == Refused::AuthFailed;
         if wrong {
             self.counts.failed_logins += 1;
-            log::warn!("connection {conn}: login of {user} failed");
-        } else if let Some(network) = self.network(conn) {
-            self.throttle.login_held(user, network, false);
+            log::warn!("connection {conn}: login of {} failed", login.user);
         }
         self.refuse(conn, head, why);
+        self.decided(login, if wrong { Ended::Failed } else { Ended::Undone });
     }
 
     pub(super) fn login_hashed(&mut self, conn: ConnId, head: Head, wait: Wait, done: HashDone) {
@@ -176,13 +208,13 @@ impl Core {
                 self.forget_registration(conn);
                 self.refuse(conn, &head, Refused::Internal);
             }
-            (Wait::Verify { user, epoch, takeover }, HashDone::Verified { matches, upgraded }) => match epoch {
+            (Wait::Verify { login, epoch, takeover }, HashDone::Verified { matches, upgraded }) => match epoch {
                 Some(epoch) if matches => {
-                    self.open_session(conn, head, user, takeover, Proof::Password { epoch, upgraded });
+                    self.open_session(conn, head, login, takeover, Proof::Password { epoch, upgraded });
                 }
-                _ => self.login_failed(conn, &head, &user, Refused::AuthFailed),
+                _ => self.login_failed(conn, &head, login, Refused::AuthFailed),
             },
-            (Wait::Verify { user, .. }, _) => self.login_failed(conn, &head, &user, Refused::Internal),
+            (Wait::Verify { login, .. }, _) => self.login_failed(conn, &head, login, Refused::Internal),
             (Wait::Register { .. } | Wait::Credentials { .. } | Wait::Open { .. } | Wait::Arrival { .. }, _) => {
                 self.misfit(conn, &head);
             }
@@ -191,10 +223,10 @@ impl Core {
 
     pub(super) fn login_answered(&mut self, conn: ConnId, head: Head, wait: Wait, done: Done) {
         match (wait, done) {
-            (Wait::Credentials { user, password, takeover }, Done::Query(Ok(Answer::Credentials(credentials)))) => {
-                self.verify(conn, head, user, password, takeover, credentials);
+            (Wait::Credentials { login, password, takeover }, Done::Query(Ok(Answer::Credentials(credentials)))) => {
+                self.verify(conn, head, login, password, takeover, credentials);
             }
-            (Wait::Credentials { user, .. }, _) => self.login_failed(conn, &head, &user, Refused::Internal),
+            (Wait::Credentials { login, .. }, _) => self.login_failed(conn, &head, login, Refused::Internal),
             (Wait::Register { user }, Done::Op(Ok(Outcome::Registered(account)))) => {
                 log::info!("connection {conn}: {user} registered");
                 let opened = SessionOpened {
@@ -213,11 +245,13 @@ impl Core {
                 self.forget_registration(conn);
                 self.refuse(conn, &head, result.err().unwrap_or(Refused::Internal));
             }
-            (Wait::Open { user, takeover }, Done::Op(Ok(Outcome::SessionOpened(opened)))) => {
+            (Wait::Open { login, takeover }, Done::Op(Ok(Outcome::SessionOpened(opened)))) => {
+                let user = login.user.clone();
                 self.opened_session(conn, head, user, takeover, *opened);
+                self.decided(login, Ended::Held);
             }
-            (Wait::Open { user, .. }, Done::Op(result)) => {
-                self.login_failed(conn, &head, &user, result.err().unwrap_or(Refused::Internal));
+            (Wait::Open { login, .. }, Done::Op(result)) => {
+                self.login_failed(conn, &head, login, result.err().unwrap_or(Refused::Internal));
             }
             (Wait::Arrival { invitations, behind, first }, Done::Query(Ok(Answer::Arrival(mut arrival)))) => {
                 let Some(me) = self.hub.member(conn).map(|member| member.person.clone()) else { return };
@@ -265,24 +299,25 @@ impl Core {
         &mut self,
         conn: ConnId,
         head: Head,
-        user: UserName,
+        login: Try,
         password: Password,
         takeover: bool,
         credentials: Option<Credentials>,
     ) {
         let (epoch, verifier) = credentials.map(|found| (found.epoch, found.verifier)).unzip();
-        let wait = Wait::Verify { user: user.clone(), epoch, takeover };
-        if !self.hash(conn, head, wait, HashOp::Verify(password, verifier)) {
+        if self.hashing >= super::HASHES_MAX {
+            self.busy(conn, &head);
             self.anonymous(conn);
-            if let Some(network) = self.network(conn) {
-                self.throttle.login_held(&user, network, false);
-            }
+            return self.decided(login, Ended::Undone);
         }
+        self.hash(conn, head, Wait::Verify { login, epoch, takeover }, HashOp::Verify(password, verifier));
     }
 
     fn opened_session(&mut self, conn: ConnId, head: Head, user: UserName, takeover: bool, mut opened: SessionOpened) {
-        let Some(network) = self.network(conn) else { return };
-        self.throttle.login_held(&user, network, true);
+        // Gone, or told to go, while the password was looked at: nobody comes in.
+        if self.hub.session(conn).is_none_or(|session| session.closing) {
+            return;
+        }
         let live = self.hub.sessions_of(opened.account);
         let room = self.hub.settings.sessions_per_account.max(1);
         if live.len() >= room && !takeover {

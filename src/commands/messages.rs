@@ -368,11 +368,9 @@ impl Core {
         let mut sent = session.sent;
         let Some(member) = session.member_mut().filter(|member| member.login == login) else { return };
         let Ok(Answer::Page(page)) = answer else {
-            // Tried again when the reader has taken more. One who has taken everything would wait for ever.
+            // Tried again when the reader has taken more or says something, or some time later; until then
+            // it stays where it was.
             member.delivery.page_failed();
-            if session.queued() == 0 {
-                self.bye(conn, "error", Some("your messages cannot be read now; they are kept, come back for them"));
-            }
             return;
         };
         let mut out = Vec::new();

@@ -167,10 +167,7 @@ impl Reactor {
             }
             // Lines that cannot be taken now are left to the sender's side of the network.
             if conn.is_open() && (!takes_line || !has_room) {
-                if takes_line {
-                    self.make_ready(id);
-                }
-                break;
+                break; // `feed` has seen to it that it is served again
             }
             if budget == 0 {
                 self.make_ready(id);
@@ -213,12 +210,13 @@ impl Reactor {
         if conn.id != id || !conn.is_open() {
             return true;
         }
-        let mut exhausted = false;
+        let (mut exhausted, mut took) = (false, false);
         while core.takes_line(id) && store.has_room() {
             let Some(line) = conn.lines.next_line() else {
                 exhausted = true;
                 break;
             };
+            took = true;
             core.handle(Input::Line(id, line), *now, effects);
             // A limit that has changed holds for the next line.
             if let Some(Effect::MaxLine(..)) = effects.last() {
@@ -229,13 +227,14 @@ impl Reactor {
         let unfinished = exhausted && conn.lines.is_inside_line() && !conn.ended;
         conn.deadlines.line = match (unfinished, conn.deadlines.line) {
             (false, _) => None,
-            (true, running @ Some(_)) => running,
-            (true, None) => limits.line.map(|limit| now.monotonic + limit),
+            // Lines were finished meanwhile: this one has only begun.
+            (true, running @ Some(_)) if !took => running,
+            (true, _) => limits.line.map(|limit| now.monotonic + limit),
         };
-        let again = !exhausted && !effects.is_empty();
         self.execute();
         self.arm(id);
-        if again && self.core.takes_line(id) {
+        // A new limit, or a full store: no event of the socket comes for lines that wait here.
+        if !exhausted && self.core.takes_line(id) {
             self.make_ready(id);
         }
         exhausted

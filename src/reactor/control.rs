@@ -57,7 +57,7 @@ impl Reactor {
             let Some(conn) = self.conn_mut(id) else { continue };
             if conn.is_strange() {
                 self.free(id);
-            } else {
+            } else if !conn.is_closing() {
                 conn.ended = true;
                 self.make_ready(id);
             }

@@ -163,6 +163,12 @@ impl World {
     }
 
     fn execute(&mut self, owner: Option<ConnId>, effect: Effect) {
+        let owner = match &effect {
+            Effect::Persist(ticket, _) | Effect::Ask(ticket, _) | Effect::Hash(ticket, _) => {
+                self.core.asker(*ticket).or(owner)
+            }
+            _ => owner,
+        };
         match effect {
             Effect::Send(id, bytes) => self.queue(id, &bytes),
             Effect::Fanout(ids, lines) => ids.into_iter().for_each(|id| self.queue(id, &lines)),
