@@ -43,9 +43,7 @@ impl KeyKind {
     fn label(self) -> Label {
         match self {
             Self::Spk => labels::SPK,
-            #[cfg(feature = "break-prekey-label")]
-            Self::Opk => Self::Spk.label(),
-            #[cfg(not(feature = "break-prekey-label"))]
+            Self::Opk if cfg!(feature = "break-prekey-label") => Self::Spk.label(),
             Self::Opk => labels::OPK,
             Self::Pqk => labels::PQK,
             Self::PqkLast => labels::PQK_LAST,
