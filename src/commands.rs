@@ -147,6 +147,7 @@ impl Core {
             Input::Reloaded(settings) => self.hub.settings = settings,
             Input::Tick => {
                 self.read_back_again();
+                self.hub.forget_rates(now.monotonic);
                 if self.sweep_at <= now.monotonic {
                     self.sweep_at = now.monotonic + SWEEP_INTERVAL;
                     self.sweep();

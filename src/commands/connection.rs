@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::{Core, Wait};
+use crate::hub::Exit;
 use crate::hub::effects::{Effect, Expiry};
 use crate::ops::Op;
 use crate::protocol::{Code, Head, Line, MAX_BODY, MAX_LINE, MAX_LINE_BEFORE_LOGIN, PROTOCOL, UserName};
@@ -81,10 +82,9 @@ impl Core {
 
     /// Ends the session's part in its account: presence, rooms, watching.
     pub(super) fn leave_account(&mut self, conn: ConnId) {
-        if let Some((person, last)) = self.hub.exit(conn)
-            && last
-        {
-            self.persist_quietly(Wait::Nothing, Op::SeenLast { account: person.id });
+        let Some(Exit { person, last: true, announced }) = self.hub.exit(conn) else { return };
+        self.persist_quietly(Wait::Nothing, Op::SeenLast { account: person.id });
+        if announced {
             self.tell_watchers(&person.name, Line::event("offline").arg(&person.name));
         }
     }

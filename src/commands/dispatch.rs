@@ -164,7 +164,7 @@ impl Core {
     pub(super) fn request(&mut self, conn: ConnId, head: Head, me: Person, request: Request<'_>) {
         if changes_a_room(&request) {
             let ((rate, burst), now) = (self.hub.settings.change_rate(), self.now.monotonic);
-            let taken = self.hub.online_mut(me.id).map(|online| online.changes.take(1, rate, burst, now));
+            let taken = self.hub.online_mut(me.id).map(|online| online.rates.changes.take(1, rate, burst, now));
             if let Some(Err(wait)) = taken {
                 return self.reply(conn, rate_limited(&head, wait));
             }

@@ -5,10 +5,10 @@
 //! then comes the reply, and nothing else is sent to the session before it.
 
 use super::{Core, Wait as AnyWait, rate_limited};
-use crate::hub::Online;
 use crate::hub::effects::Effect;
 use crate::hub::settings::Registration;
 use crate::hub::throttle::{Bucket, Ended, Hold, Try};
+use crate::hub::{Online, Rates};
 use crate::ops::{
     AccountId, Answer, Arrival, Behind, Credentials, Done, HashDone, HashOp, MessageId, Op, Outcome, Password, Person,
     Proof, Query, Refused, SessionOpened, Sha256,
@@ -42,7 +42,7 @@ pub(super) enum Wait {
     /// The session is being opened.
     Open { login: Try, takeover: bool },
     /// What was missed is being read.
-    Arrival { invitations: Vec<(RoomName, UserName)>, behind: Vec<Behind>, first: bool },
+    Arrival { invitations: Vec<(RoomName, UserName)>, behind: Vec<Behind> },
 }
 
 impl From<Wait> for AnyWait {
@@ -238,7 +238,7 @@ impl Core {
                     invitations: Vec::new(),
                 };
                 self.enter(conn, &user, opened);
-                self.welcome(conn, Line::ok(&head).key("user", &user), None, Vec::new(), true);
+                self.welcome(conn, Line::ok(&head).key("user", &user), None, Vec::new());
             }
             (Wait::Register { .. }, Done::Op(result)) => {
                 self.anonymous(conn);
@@ -253,11 +253,11 @@ impl Core {
             (Wait::Open { login, .. }, Done::Op(result)) => {
                 self.login_failed(conn, &head, login, result.err().unwrap_or(Refused::Internal));
             }
-            (Wait::Arrival { invitations, behind, first }, Done::Query(Ok(Answer::Arrival(mut arrival)))) => {
+            (Wait::Arrival { invitations, behind }, Done::Query(Ok(Answer::Arrival(mut arrival)))) => {
                 let Some(me) = self.hub.member(conn).map(|member| member.person.clone()) else { return };
                 self.forget_left(me.id, &mut arrival);
                 let line = Line::ok(&head).key("user", &me.name).key("unread", arrival.unread);
-                self.welcome(conn, line, Some((arrival, behind)), invitations, first);
+                self.welcome(conn, line, Some((arrival, behind)), invitations);
             }
             (Wait::Arrival { .. }, _) => {
                 self.leave_account(conn);
@@ -329,7 +329,7 @@ impl Core {
         let behind = std::mem::take(&mut opened.behind);
         let invitations = std::mem::take(&mut opened.invitations);
         let account = opened.account;
-        let first = self.enter(conn, &user, opened);
+        self.enter(conn, &user, opened);
         // The old ones end only now, so that the account is never offline in between.
         for oldest in live.iter().take((live.len() + 1).saturating_sub(room)) {
             self.bye(*oldest, "replaced", Some("another session took over"));
@@ -339,11 +339,11 @@ impl Core {
         }
         let limit = if manual { 0 } else { MISSED_MAX };
         let query = Query::Arrival { account, behind: behind.clone(), limit, max_bytes: MISSED_BYTES };
-        self.ask(conn, head, Wait::Arrival { invitations, behind, first }, query);
+        self.ask(conn, head, Wait::Arrival { invitations, behind }, query);
     }
 
     /// The session counts for its account from now on.
-    fn enter(&mut self, conn: ConnId, user: &UserName, opened: SessionOpened) -> bool {
+    fn enter(&mut self, conn: ConnId, user: &UserName, opened: SessionOpened) {
         self.next_ticket += 1;
         let person = Person { id: opened.account, name: user.clone() };
         let since = self.now.wall;
@@ -366,10 +366,10 @@ impl Core {
             receipts: opened.receipts,
             away: None,
             since,
-            messages: Bucket::full(burst, now),
-            changes: Bucket::full(change_burst, now),
+            rates: Rates { messages: Bucket::full(burst, now), changes: Bucket::full(change_burst, now) },
+            announced: false,
         };
-        self.hub.enter(conn, member, fresh, opened.rooms)
+        self.hub.enter(conn, member, fresh, opened.rooms);
     }
 
     /// The reply to a login, and with it whatever was missed.
@@ -379,7 +379,6 @@ impl Core {
         reply: Line,
         arrival: Option<(Arrival, Vec<Behind>)>,
         invitations: Vec<(RoomName, UserName)>,
-        first: bool,
     ) {
         let Some(session) = self.hub.session_mut(conn) else { return };
         let address = session.peer.address;
@@ -413,7 +412,8 @@ impl Core {
 
         let others = self.hub.sessions_of(me.id);
         self.event(&others, Some(conn), Line::event("login").arg(address));
-        if first {
+        let online = self.hub.online_mut(me.id);
+        if online.is_some_and(|online| !std::mem::replace(&mut online.announced, true)) {
             self.tell_watchers(&me.name, Line::event("online").arg(&me.name));
         }
     }

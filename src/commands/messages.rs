@@ -143,7 +143,7 @@ impl Core {
         let settings = &self.hub.settings;
         let (rate, burst, now) = (settings.messages_per_second, settings.message_burst, self.now.monotonic);
         if let Some(online) = self.hub.online_mut(sender.id) {
-            online.messages.take(rows.len(), rate, burst, now).map_err(|wait| rate_limited(&head, wait))?;
+            online.rates.messages.take(rows.len(), rate, burst, now).map_err(|wait| rate_limited(&head, wait))?;
         }
         let targets: Vec<Target> = rows.iter().flatten().cloned().collect();
         let body: Arc<str> = body.into();

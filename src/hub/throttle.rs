@@ -59,6 +59,12 @@ impl Bucket {
         self.level -= count;
         Ok(())
     }
+
+    /// Whether nothing of it is used up any more.
+    pub fn is_full(&self, per_second: u32, burst: u32, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        per_second == 0 || self.level + elapsed * f64::from(per_second) >= f64::from(burst.max(1))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -301,6 +307,8 @@ mod tests {
         }
         assert_eq!(bucket.take(1, 2, 3, start), Err(Duration::from_millis(500)));
         assert!(bucket.take(1, 2, 3, start + Duration::from_millis(500)).is_ok());
+        assert!(!bucket.is_full(2, 3, start + Duration::from_millis(500)));
+        assert!(bucket.is_full(2, 3, start + second(2)));
         assert!(bucket.take(1, 0, 3, start).is_ok(), "a rate of 0 is none");
     }
 
