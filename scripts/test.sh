@@ -76,6 +76,7 @@ test_all() {
 features() {
     cargo clippy --locked --no-default-features --lib -- --deny warnings
     cargo clippy --locked --no-default-features --features daemon -- --deny warnings
+    cargo clippy --locked --no-default-features --features client -- --deny warnings
 }
 
 docs() {

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 mod account;
 mod admin;
@@ -34,6 +35,9 @@ use crate::session::{ConnId, Session};
 /// Passwords in the hasher and its queue at once. At 19 MiB and some 20 ms each this is a second or two
 /// of work: whoever comes later is better told to come back.
 pub const HASHES_MAX: usize = 64;
+
+/// How often old things are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Where randomness comes from.
 pub type Random = Box<dyn FnMut(&mut [u8]) -> Result<(), RandomFailed>>;
@@ -98,6 +102,7 @@ pub struct Core {
     hashing: usize,
     counts: Counts,
     sweeping: bool,
+    sweep_at: Instant,
     shutting_down: bool,
     now: Now,
     out: Vec<Effect>,
@@ -117,6 +122,7 @@ impl Core {
             hashing: 0,
             counts: Counts::default(),
             sweeping: false,
+            sweep_at: now.monotonic + SWEEP_INTERVAL,
             shutting_down: false,
             now,
             out: Vec::new(),
@@ -140,8 +146,11 @@ impl Core {
             Input::Outside(change) => self.outside(change),
             Input::Reloaded(settings) => self.hub.settings = settings,
             Input::Tick => {
-                self.sweep();
                 self.read_back_again();
+                if self.sweep_at <= now.monotonic {
+                    self.sweep_at = now.monotonic + SWEEP_INTERVAL;
+                    self.sweep();
+                }
             }
             Input::ShuttingDown => self.shutting_down = true,
         }
@@ -251,6 +260,8 @@ impl Core {
                 }
             }
             (Wait::AutoAck { .. } | Wait::Nothing, _) => {}
+            // A connection that was told to close enters nothing any more.
+            (Wait::Login(_), _) if self.is_closing(conn_or_none) => {}
             (Wait::Login(wait), done) => self.login_answered(conn_or_none, head, wait, done),
             (Wait::Account(wait), done) => self.account_answered(conn_or_none, head, me, wait, done),
             (Wait::People(wait), done) => self.people_answered(conn_or_none, head, wait, done),
@@ -267,6 +278,7 @@ impl Core {
         let Some(Pending { conn: Some(conn), head, wait, .. }) = self.pending.remove(&ticket) else { return };
         self.answered(Some(conn));
         match wait {
+            Wait::Login(_) if self.is_closing(conn) => {}
             Wait::Login(wait) => self.login_hashed(conn, head, wait, done),
             Wait::Account(wait) => self.account_hashed(conn, head, wait, done),
             _ => debug_assert!(false, "only logins and passwords are hashed"),

@@ -38,8 +38,8 @@ use timers::Timers;
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
-/// How often old things are looked for.
-const TICK: Duration = Duration::from_secs(600);
+/// How often the core looks after what nobody asks for.
+const TICK: Duration = Duration::from_secs(10);
 /// How often `systemctl status` is told the figures.
 const STATUS_TIME: Duration = Duration::from_secs(10);
 /// How long a graceful end may take; below the 10 s that it is promised in.

@@ -16,7 +16,7 @@
 //! One `u64` decides everything. A failure names it: `SIM_SEED=… SIM_STEPS=…` runs that one again.
 //! `SIM_SEEDS=…` runs so many from `SIM_SEED` on, `SIM_SHOW=…` prints more of what led to a failure.
 #![expect(clippy::panic, clippy::expect_used, clippy::print_stderr, reason = "this is a test")]
-#![allow(unreachable_pub, reason = "the modules below are of this test alone")]
+#![expect(unreachable_pub, reason = "the modules below are of this test alone")]
 
 #[path = "simulation/backend.rs"]
 mod backend;

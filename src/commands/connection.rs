@@ -106,6 +106,10 @@ impl Core {
         self.out.push(Effect::Close(conn));
     }
 
+    pub(super) fn is_closing(&self, conn: ConnId) -> bool {
+        self.hub.session(conn).is_some_and(|session| session.closing)
+    }
+
     pub(super) fn flushed(&mut self, conn: ConnId, bytes: u64) {
         if let Some(session) = self.hub.session_mut(conn) {
             session.flushed = bytes.min(session.sent);

@@ -187,7 +187,7 @@ impl Core {
             (_, Done::Op(Err(refused)) | Done::Query(Err(refused))) => self.refuse(conn, &head, refused),
             (Wait::FetchUnread, Done::Query(Ok(Answer::Page(page)))) => {
                 self.page(conn, &head, &page);
-                self.note_unread(conn, &page.entries);
+                self.note_unread(conn, &page.entries, page.more);
             }
             (Wait::Fetch(after), Done::Query(Ok(Answer::Page(page)))) => {
                 self.page(conn, &head, &page);
@@ -303,8 +303,9 @@ impl Core {
         self.send(conn, out);
     }
 
-    /// A page of all that is unread: of each conversation its first unread messages, without a gap.
-    fn note_unread(&mut self, conn: ConnId, entries: &[Entry]) {
+    /// A page of all that is unread: of each conversation its first unread messages, without a gap. The
+    /// last such page leaves no gap anywhere, also where one's own messages are the last of a log.
+    fn note_unread(&mut self, conn: ConnId, entries: &[Entry], more: bool) {
         let mut last: Vec<(ConversationId, MessageId)> = Vec::new();
         for entry in entries {
             match last.iter_mut().find(|(conversation, _)| *conversation == entry.conversation) {
@@ -314,6 +315,11 @@ impl Core {
         }
         for (conversation, id) in last {
             self.note_read(conn, conversation, MessageId(0), id);
+        }
+        let Some(session) = self.hub.session_mut(conn).filter(|_| !more) else { return };
+        let at = session.sent;
+        if let Some(member) = session.member_mut() {
+            member.delivery.queued_all_unread(at);
         }
     }
 

@@ -202,7 +202,8 @@ impl People {
     fn command(&mut self, rng: &mut Rng, me: &str, oracle: &Oracle) -> Typed {
         let (room, name) = (self.room(rng), self.name(rng));
         let other = |text: String| (text, Kind::Other);
-        let reason = if rng.one_in(2) { " because of this" } else { "" };
+        let long = format!(" {}", "because ".repeat(10_000));
+        let reason = if rng.one_in(40) { &*long } else { *rng.pick(&["", " because of this"]).unwrap_or(&"") };
         let (text, kind) = match rng.weighted(&WEIGHTS) {
             0 => other(format!("join {room}")),
             1 => other(format!("leave {room}{reason}")),

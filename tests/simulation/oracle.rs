@@ -1,4 +1,5 @@
-//! Judges what the transport was given by what the store committed, line by line, as it happens.
+//! Judges what the transport was given by what the store committed, line by line, as it happens. Long,
+//! because the rules of one line, one login and one message share the same few records.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -139,10 +140,8 @@ impl Oracle {
             && !view.manual
             && let Some(login) = view.login.as_mut().filter(|login| login.ready)
         {
-            while let Some(&(end, conversation, id)) = login.written.front()
-                && end <= flushed
-            {
-                login.written.pop_front();
+            let count = login.written.iter().take_while(|(end, ..)| *end <= flushed).count();
+            for (_, conversation, id) in login.written.drain(..count) {
                 self.shown.insert((login.account, conversation, id));
             }
         }
@@ -156,10 +155,9 @@ impl Oracle {
             return wrong("read markers move by themselves in manual mode");
         }
         for (conversation, id) in marks {
-            let jumped = self
-                .model
-                .unread_in(*account, *conversation)
-                .find(|message| message.id <= id.0 && !self.shown.contains(&(*account, *conversation, message.id)));
+            let shown = |message: &Message| self.shown.contains(&(*account, *conversation, message.id));
+            let mut unread = self.model.unread_in(*account, *conversation);
+            let jumped = unread.find(|message| message.id <= id.0 && !message.old && !shown(message));
             if let Some(message) = jumped {
                 return wrong(format!("the marker of {conversation:?} goes to {id} over {}", message.id));
             }

@@ -1,4 +1,5 @@
-//! The schedule: one core, its fake surroundings, and chance.
+//! The schedule: one core, its fake surroundings, and chance. Long, because it is the whole loop in
+//! small: each step of it is a few lines on the same state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -67,6 +68,8 @@ pub struct World {
     /// Reads and commits may fail.
     faults: bool,
     retention: bool,
+    /// One read in so many fails.
+    unreadable: usize,
 }
 
 impl World {
@@ -87,6 +90,7 @@ impl World {
             outbound_bytes: if rng.one_in(5) { 262_144 } else { 65_536 },
             retention_days: retention.then_some(1),
         };
+        let unreadable = if rng.one_in(4) { 8 } else { 200 };
         let accounts = rng.within(6, 24);
         let rooms = rng.within(2, 10);
         let body_max = if rng.one_in(2) { 98_304 } else { 20_000 };
@@ -113,6 +117,7 @@ impl World {
             concerned: Vec::new(),
             faults: true,
             retention,
+            unreadable,
         };
         let settings = format!("{:?}", world.settings);
         world.trace.note(None, format_args!("{settings}"));
@@ -243,7 +248,7 @@ impl World {
             12 => self.pass_time(),
             13 => self.change_reader(),
             14 => self.stall(),
-            15 => self.change_from_outside(),
+            15 => self.operator_acts(),
             _ => self.rarely(),
         }
         if self.trace.step.is_multiple_of(64) {
@@ -411,7 +416,7 @@ impl World {
 
     fn read(&mut self) {
         let Some(Read { ticket, owner, what }) = self.backend.reads.pop_front() else { return };
-        let fails = self.faults && self.rng.one_in(100);
+        let fails = self.faults && self.rng.one_in(self.unreadable);
         let answer = if fails { Err(Refused::Internal) } else { self.backend.engine.answer(&what) };
         if let Ok(answer) = &answer {
             let judged = self.oracle.model.looked_up(&what, answer);
@@ -554,7 +559,7 @@ impl World {
         }
     }
 
-    fn change_from_outside(&mut self) {
+    fn operator_acts(&mut self) {
         let accounts: Vec<_> = self.oracle.model.accounts.keys().copied().collect();
         let Some(account) = self.rng.pick(&accounts).copied() else { return };
         let change = match self.rng.below(20) {
@@ -621,6 +626,9 @@ impl World {
                 }
             }
         }
+        if let Some(ghost) = hub.sessions().find(|session| session.closing && session.member().is_some()) {
+            wrong = Err(format!("connection {} is being closed, and logged in", ghost.conn));
+        }
         if hub.sessions().count() != self.conns.len() || hub.online_count() > self.conns.len() {
             wrong = Err(format!("{} sessions of {} connections", hub.sessions().count(), self.conns.len()));
         }
@@ -676,16 +684,19 @@ impl World {
         }
     }
 
-    /// Everybody types one more line, which shows that all was read.
+    /// Everybody types two more lines, which show that all was read: the second where the first of
+    /// another session has closed a gap.
     pub fn acknowledge(&mut self) {
-        for id in self.conns.values().filter(|conn| !conn.ended).map(|conn| conn.id).collect::<Vec<_>>() {
-            let typed = self.people.labelled("ping", "", Kind::Other);
-            if let Some(conn) = self.conn(id) {
-                conn.lines.push_back(typed);
-                conn.ready = true;
+        for _ in 0..2 {
+            for id in self.conns.values().filter(|conn| !conn.ended).map(|conn| conn.id).collect::<Vec<_>>() {
+                let typed = self.people.labelled("ping", "", Kind::Other);
+                if let Some(conn) = self.conn(id) {
+                    conn.lines.push_back(typed);
+                    conn.ready = true;
+                }
             }
+            self.quiesce();
         }
-        self.quiesce();
         for id in self.conns.values().map(|conn| conn.id).collect::<Vec<_>>() {
             let acknowledged = self.oracle.acknowledged(id);
             self.check(Some(id), acknowledged);
