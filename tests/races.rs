@@ -164,3 +164,19 @@ fn only_failed_logins_count_however_many_come_at_once() {
     let answers = all_at_once(&mut wrong, |n| format!("/login alice password-{n}"));
     assert_eq!(answers, [("ERR login auth-failed".into(), 3), ("ERR login rate-limited".into(), 17)].into());
 }
+
+#[test]
+fn codes_that_are_none_cannot_be_tried_without_end() {
+    let home = Home::new("[accounts]\nregistration = \"invite\"\n[limits]\nregistrations_per_hour = 3\n");
+    let daemon = home.start();
+    let answers = all_at_once(&mut connect(&daemon, 8), |n| format!("/register user{n} password-user no-such-code"));
+    assert_eq!(
+        answers,
+        [("ERR register rate-limited".into(), 5), ("ERR register registration-closed".into(), 3)].into()
+    );
+    let mut mallory = Client::connect(daemon.address());
+    mallory.ask(
+        "/register mallory password-mallory no-such-code",
+        "ERR register rate-limited retry-after=<SECONDS> :<TEXT>",
+    );
+}

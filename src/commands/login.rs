@@ -242,8 +242,13 @@ impl Core {
             }
             (Wait::Register { .. }, Done::Op(result)) => {
                 self.anonymous(conn);
-                self.forget_registration(conn);
-                self.refuse(conn, &head, result.err().unwrap_or(Refused::Internal));
+                let refused = result.err().unwrap_or(Refused::Internal);
+                // A code that is none has cost a password's work as well: it counts, or strangers could keep
+                // the hasher busy without an end.
+                if refused != Refused::RegistrationClosed {
+                    self.forget_registration(conn);
+                }
+                self.refuse(conn, &head, refused);
             }
             (Wait::Open { login, takeover }, Done::Op(Ok(Outcome::SessionOpened(opened)))) => {
                 let user = login.user.clone();
