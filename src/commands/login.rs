@@ -31,6 +31,8 @@ const PASSWORD_MIN: usize = 8;
 /// Where a login or a registration stands.
 #[derive(Debug)]
 pub(super) enum Wait {
+    /// Whether the name is free is being read, before a password's work is spent on it.
+    Name { user: UserName, password: Password, invite: Option<Sha256> },
     /// A registration's password is being hashed.
     Hash { user: UserName, invite: Option<Sha256> },
     /// The account is being made.
@@ -107,11 +109,32 @@ impl Core {
         if let Err(wait) = self.throttle.registration(network, limit, self.now.monotonic) {
             return self.reply(conn, rate_limited(&head, wait));
         }
-        if self.hash(conn, head, Wait::Hash { user, invite }, HashOp::Create(password)) {
-            self.authenticating(conn);
-        } else {
-            self.throttle.not_registered(network);
-        }
+        let query = Query::People(vec![user.clone()]);
+        self.ask(conn, head, Wait::Name { user, password, invite }, query);
+        self.authenticating(conn);
+    }
+
+    fn register_name(
+        &mut self,
+        conn: ConnId,
+        head: Head,
+        (user, password, invite): (UserName, Password, Option<Sha256>),
+        taken: Result<bool, Refused>,
+    ) {
+        let refused = match taken {
+            Ok(false) => {
+                if !self.hash(conn, head, Wait::Hash { user, invite }, HashOp::Create(password)) {
+                    self.anonymous(conn);
+                    self.forget_registration(conn);
+                }
+                return;
+            }
+            Ok(true) => Refused::NameTaken,
+            Err(refused) => refused,
+        };
+        self.anonymous(conn);
+        self.forget_registration(conn);
+        self.refuse(conn, &head, refused);
     }
 
     pub(super) fn login(
@@ -215,7 +238,14 @@ impl Core {
                 _ => self.login_failed(conn, &head, login, Refused::AuthFailed),
             },
             (Wait::Verify { login, .. }, _) => self.login_failed(conn, &head, login, Refused::Internal),
-            (Wait::Register { .. } | Wait::Credentials { .. } | Wait::Open { .. } | Wait::Arrival { .. }, _) => {
+            (
+                Wait::Name { .. }
+                | Wait::Register { .. }
+                | Wait::Credentials { .. }
+                | Wait::Open { .. }
+                | Wait::Arrival { .. },
+                _,
+            ) => {
                 self.misfit(conn, &head);
             }
         }
@@ -227,6 +257,10 @@ impl Core {
                 self.verify(conn, head, login, password, takeover, credentials);
             }
             (Wait::Credentials { login, .. }, _) => self.login_failed(conn, &head, login, Refused::Internal),
+            (Wait::Name { user, password, invite }, Done::Query(answer)) => {
+                let taken = answer.map(|answer| matches!(answer, Answer::People(found) if !found.is_empty()));
+                self.register_name(conn, head, (user, password, invite), taken);
+            }
             (Wait::Register { user }, Done::Op(Ok(Outcome::Registered(account)))) => {
                 log::info!("connection {conn}: {user} registered");
                 let opened = SessionOpened {
@@ -243,9 +277,9 @@ impl Core {
             (Wait::Register { .. }, Done::Op(result)) => {
                 self.anonymous(conn);
                 let refused = result.err().unwrap_or(Refused::Internal);
-                // A code that is none has cost a password's work as well: it counts, or strangers could keep
-                // the hasher busy without an end.
-                if refused != Refused::RegistrationClosed {
+                // What was refused only now has cost a password's work: it counts, or strangers could keep the
+                // hasher busy without an end.
+                if refused == Refused::Internal {
                     self.forget_registration(conn);
                 }
                 self.refuse(conn, &head, refused);
@@ -268,7 +302,10 @@ impl Core {
                 self.leave_account(conn);
                 self.refuse(conn, &head, Refused::Internal);
             }
-            (Wait::Hash { .. } | Wait::Verify { .. } | Wait::Register { .. } | Wait::Open { .. }, _) => {
+            (
+                Wait::Name { .. } | Wait::Hash { .. } | Wait::Verify { .. } | Wait::Register { .. } | Wait::Open { .. },
+                _,
+            ) => {
                 self.misfit(conn, &head);
             }
         }
