@@ -78,6 +78,8 @@ pub(super) struct Conn {
     pub(super) flushed: u64,
     /// The socket may have more to read.
     pub(super) readable: bool,
+    /// The end of what the other side sends was seen coming: reading goes on until it is there.
+    pub(super) end_is_near: bool,
     /// The other side sends nothing more, or nothing more is wanted of it.
     pub(super) ended: bool,
     /// The core knows that.
@@ -115,6 +117,21 @@ impl Deadlines {
     }
 }
 
+/// A socket that was emptied by a read that gave less than was asked for: what comes later is a new event
+/// (epoll(7), question 9), except for an end of the stream that is there already.
+struct Measured<'a> {
+    socket: &'a mut TcpStream,
+    emptied: bool,
+}
+
+impl Read for Measured<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.socket.read(buffer)?;
+        self.emptied = count < buffer.len();
+        Ok(count)
+    }
+}
+
 impl Conn {
     pub(super) fn new(id: ConnId, socket: TcpStream, address: IpAddr) -> Conn {
         Conn {
@@ -128,6 +145,7 @@ impl Conn {
             handed: 0,
             flushed: 0,
             readable: true,
+            end_is_near: false,
             ended: false,
             ended_told: false,
             finished: false,
@@ -199,7 +217,10 @@ impl Conn {
                 }
             }
             Stage::Handshake(connection) | Stage::Open(connection) => {
-                if connection.read_tls(&mut self.socket)? == 0 {
+                let mut socket = Measured { socket: &mut self.socket, emptied: false };
+                let count = connection.read_tls(&mut socket)?;
+                self.readable = self.end_is_near || !socket.emptied;
+                if count == 0 {
                     if !matches!(self.stage, Stage::Open(_)) {
                         return Ok(Filled::Broken);
                     }

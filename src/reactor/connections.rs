@@ -138,11 +138,13 @@ impl Reactor {
         if event.is_error() || (event.is_read_closed() && event.is_write_closed()) {
             // Nobody is there any more; what came before that may still be read.
             conn.readable = true;
+            conn.end_is_near = true;
             self.make_ready(id);
             return;
         }
         if event.is_readable() {
             conn.readable = true;
+            conn.end_is_near |= event.is_read_closed();
             self.make_ready(id);
         }
         if event.is_writable() && self.conn_mut(id).is_some_and(|conn| conn.has_output()) {

@@ -9,7 +9,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Jobs with their weight in bytes, in order.
+/// Jobs with their weight in bytes, in order, for one thread that takes them.
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
@@ -37,8 +37,15 @@ impl<T> Queue<T> {
 
     /// Adds a job; never blocks. The bound is kept by who adds, see [`Store::has_room`](super::Store::has_room).
     pub(super) fn push(&self, job: T, weight: usize) {
-        locked(&self.state).jobs.push_back((job, weight));
-        self.changed.notify_one();
+        let mut state = locked(&self.state);
+        let was_empty = state.jobs.is_empty();
+        state.jobs.push_back((job, weight));
+        drop(state);
+        // The one thread that takes sleeps only while nothing is here; waking it for each job costs a call
+        // of the operating system each.
+        if was_empty {
+            self.changed.notify_one();
+        }
     }
 
     /// Lets the thread end once it has taken everything.

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Measures DownStream beside InspIRCd 3, ngIRCd and a bare mio + rustls fan-out server, over TLS on
+# loopback, and prints a table; every figure goes to target/bench.json. Ends by itself within ten minutes
+# on two cores (the build not counted).
+#
+#   scripts/bench.sh            five interleaved runs of everything
+#   scripts/bench.sh --quick    one short run, to see that it works
+#   scripts/bench.sh OPTION…    as `cargo bench --bench load -- --help` says
+#
+# On Debian and Ubuntu the two IRC servers are installed where they are missing; without them the rest is
+# measured. Only processes started here are ended.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages() {
+    local missing=() as_root=()
+    for server in inspircd ngircd; do
+        [ -x "/usr/sbin/$server" ] || missing+=("$server")
+    done
+    if [ ${#missing[@]} -eq 0 ]; then
+        return
+    fi
+    if ! command -v apt-get >/dev/null; then
+        echo "note: not measured, because they are not installed: ${missing[*]}" >&2
+        return
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        as_root=(sudo)
+    fi
+    "${as_root[@]}" apt-get update -q
+    # RUNLEVEL=1: the packages do not start their services (invoke-rc.d(8)).
+    "${as_root[@]}" env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -q --no-install-recommends "${missing[@]}"
+}
+
+packages
+# Four thousand clients and their server, each with a descriptor.
+ulimit -S -n "$(ulimit -H -n)" 2>/dev/null || true
+cargo bench --locked --bench load --no-run
+exec timeout --kill-after=10 600 cargo bench --quiet --locked --bench load -- --json "$PWD/target/bench.json" "$@"
