@@ -3,7 +3,7 @@
 # git, a Rust toolchain (rustup or a package) and apt: what else is missing is installed first.
 #
 #   scripts/test.sh           all steps
-#   scripts/test.sh NAME…     only the steps of these names (packages format clippy test features docs)
+#   scripts/test.sh NAME…     only the steps of these names (packages format clippy test features docs systemd)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -76,6 +76,7 @@ test_all() {
 features() {
     cargo clippy --locked --no-default-features --lib -- --deny warnings
     cargo clippy --locked --no-default-features --features daemon -- --deny warnings
+    cargo clippy --locked --no-default-features --features client -- --deny warnings
 }
 
 docs() {
@@ -89,4 +90,5 @@ step clippy clippy
 step test test_all
 step features features
 step docs docs
+step systemd scripts/check-systemd.sh
 printf '\nall is well\n'

@@ -2,8 +2,10 @@
 //!
 //! What is kept of accounts and rooms is a mirror of the store, of those parts only that somebody online
 //! needs: it changes when the store has answered, in the order of its answers.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 pub mod effects;
 pub mod settings;
@@ -33,8 +35,35 @@ pub struct Online {
     pub away: Option<Option<Box<str>>>,
     /// Since when it is there, or away.
     pub since: Timestamp,
-    /// What it may still send.
+    /// What it may still do.
+    pub rates: Rates,
+    /// Those who watch it have been told that it is there.
+    pub announced: bool,
+}
+
+/// What an account may still do; kept beyond its sessions until it is full again, so that coming back
+/// does not fill it.
+#[derive(Debug, Clone, Copy)]
+pub struct Rates {
+    /// Messages to send.
     pub messages: Bucket,
+    /// Changes to rooms.
+    pub changes: Bucket,
+}
+
+/// Accounts without a session whose rates are remembered. More than log out in the time that a bucket
+/// takes to fill are forgotten early.
+const RATES_MAX: usize = 65_536;
+
+/// How a session left its account.
+#[derive(Debug)]
+pub struct Exit {
+    /// Whose it was.
+    pub person: Person,
+    /// It was the last.
+    pub last: bool,
+    /// Those who watch the account know that it was there.
+    pub announced: bool,
 }
 
 impl Online {
@@ -73,6 +102,7 @@ pub struct Hub {
     rooms: HashMap<ConversationId, Room>,
     room_names: HashMap<RoomName, ConversationId>,
     watchers: HashMap<UserName, Vec<ConnId>>,
+    rates: HashMap<AccountId, Rates>,
 }
 
 impl Hub {
@@ -86,6 +116,7 @@ impl Hub {
             rooms: HashMap::new(),
             room_names: HashMap::new(),
             watchers: HashMap::new(),
+            rates: HashMap::new(),
         }
     }
 
@@ -136,19 +167,14 @@ impl Hub {
 
     // ---- accounts ----------------------------------------------------------------------------------
 
-    /// A session of an account begins. Answers whether it is the account's first.
-    pub fn enter(
-        &mut self,
-        conn: ConnId,
-        member: Member,
-        fresh: impl FnOnce() -> Online,
-        rooms: Vec<RoomInfo>,
-    ) -> bool {
+    /// A session of an account begins; `fresh` is for its first.
+    pub fn enter(&mut self, conn: ConnId, member: Member, fresh: impl FnOnce() -> Online, rooms: Vec<RoomInfo>) {
         let (id, name) = (member.person.id, member.person.name.clone());
-        let Some(session) = self.session_mut(conn) else { return false };
+        let Some(session) = self.session_mut(conn) else { return };
         session.state = State::Authenticating(Some(Box::new(member)));
         let first = !self.accounts.contains_key(&id);
         let online = self.accounts.entry(id).or_insert_with(fresh);
+        online.rates = self.rates.remove(&id).unwrap_or(online.rates);
         online.sessions.push(conn);
         self.names.insert(name, id);
         // The first session brings the rooms; for a further one the mirror is already right.
@@ -163,11 +189,10 @@ impl Hub {
                 }
             }
         }
-        first
     }
 
-    /// A session of an account ends. Answers whose, and whether it was the last.
-    pub fn exit(&mut self, conn: ConnId) -> Option<(Person, bool)> {
+    /// A session of an account ends.
+    pub fn exit(&mut self, conn: ConnId) -> Option<Exit> {
         let session = self.session_mut(conn)?;
         let member = match std::mem::replace(&mut session.state, State::Anonymous) {
             State::Anonymous | State::Authenticating(None) => return None,
@@ -178,15 +203,28 @@ impl Hub {
         }
         let online = self.accounts.get_mut(&member.person.id)?;
         online.sessions.retain(|&other| other != conn);
-        let last = online.sessions.is_empty();
+        let (last, announced, rates) = (online.sessions.is_empty(), online.announced, online.rates);
         for id in online.rooms.clone() {
             self.remove_from_room(id, |other| other == conn);
         }
         if last {
             self.accounts.remove(&member.person.id);
             self.names.remove(&member.person.name);
+            if self.rates.len() < RATES_MAX {
+                self.rates.insert(member.person.id, rates);
+            }
         }
-        Some((member.person, last))
+        Some(Exit { person: member.person, last, announced })
+    }
+
+    /// Forgets the rates of accounts without a session that are full again.
+    pub fn forget_rates(&mut self, now: Instant) {
+        let (message_rate, message_burst) = (self.settings.messages_per_second, self.settings.message_burst);
+        let (change_rate, change_burst) = self.settings.change_rate();
+        self.rates.retain(|_, rates| {
+            !rates.messages.is_full(message_rate, message_burst, now)
+                || !rates.changes.is_full(change_rate, change_burst, now)
+        });
     }
 
     /// An account with a session.
@@ -299,6 +337,11 @@ impl Hub {
     /// Who hears of somebody's coming and going.
     pub fn watchers(&self, name: &UserName) -> Vec<ConnId> {
         self.watchers.get(name).cloned().unwrap_or_default()
+    }
+
+    /// How many names are watched.
+    pub fn watched(&self) -> usize {
+        self.watchers.len()
     }
 
     // ---- messages ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@
 //! - [`service`]: systemd, listening sockets, file descriptors. [`logging`]: the log.
 //! - [`reactor`]: the loop; the only reader of the clock.
 //! - [`cli`]: the command line. [`operator`]: its commands. [`startup`]: from it to a loop.
+//! - [`e2e`]: end-to-end encryption. Pure; names nothing of ours, and the daemon never names it.
 
 pub mod protocol;
 
@@ -59,3 +60,6 @@ pub mod operator;
 
 #[cfg(feature = "daemon")]
 pub mod startup;
+
+#[cfg(feature = "client")]
+pub mod e2e;

@@ -3,6 +3,7 @@
 //! A line from a client is cut out of the byte stream by [`LineSplitter`], read by [`request::parse`]
 //! and described by the table in [`verb`]; a line from the server is written by [`reply`]. Names,
 //! labels and times are newtypes whose parser is the only constructor.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod line;
 pub mod name;
@@ -31,5 +32,8 @@ pub const MAX_LINE: usize = 131_072;
 pub const MAX_LINE_BEFORE_LOGIN: usize = 4096;
 /// Longest message body, in bytes.
 pub const MAX_BODY: usize = 98_304;
+/// Longest topic, reason or away text, in bytes: they are repeated to everybody and in every list, and two
+/// lines of a terminal are enough.
+pub const MAX_TEXT: usize = 1024;
 /// Most targets of one `/msg`.
 pub const MAX_TARGETS: usize = 100;

@@ -1,4 +1,5 @@
 //! The state of one connection, from the end of its TLS handshake to its close.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod delivery;
 
@@ -82,6 +83,8 @@ pub struct Session {
     pub greeted_back: bool,
     /// Operations whose answers its commands wait for.
     pub in_flight: u32,
+    /// Read markers on their way to the disk.
+    pub acks_in_flight: u32,
     /// All of them are messages, so that a further message may follow at once.
     pub only_appends: bool,
     /// A line that waits for them.
@@ -110,6 +113,7 @@ impl Session {
             manual_ack: false,
             greeted_back: false,
             in_flight: 0,
+            acks_in_flight: 0,
             only_appends: false,
             parked: None,
             ended: false,

@@ -44,14 +44,17 @@ pub fn prepare(source: Source) -> Result<Prepared, Failure> {
     let service = Service::from_env();
     let credentials = service::credentials();
     let loaded = source.load()?;
-    match &loaded.file {
-        Some(file) => log::info!("configuration {}", file.display()),
-        None => log::info!("no configuration file, running with defaults"),
-    }
     warn(&loaded.warnings);
     let config = loaded.config;
-    let descriptors = service::raise_descriptors();
-    warn(service::descriptor_warning(config.limits().connections, descriptors));
+    let short = service::descriptor_warning(config.limits().connections, service::raise_descriptors());
+    match &loaded.file {
+        Some(file) => {
+            log::info!("configuration {}", file.display());
+            warn(short);
+        }
+        // Nobody asked for so many: then the descriptors are the limit, and running out of them is met.
+        None => log::info!("no configuration file, running with defaults"),
+    }
     let tls = load_tls(&config, credentials.as_deref())?;
     let key = ServerKey::load_or_create(&config.data, credentials.as_deref())?;
     let database = Database::open(&config.data, &key)?;

@@ -15,8 +15,8 @@
 //!
 //! Nothing here blocks the loop. Both queues are bounded by [`Store::has_room`]: while it is false the
 //! loop reads no socket, so what it can still add is one operation for each connection that it was
-//! serving in that turn. Answers to reads wait in the outbox only up to
-//! [`worker::ANSWER_BYTES`] and one more; then the reader thread waits.
+//! serving in that turn. Answers to reads wait in the outbox only up to 8 MiB and one more; then the
+//! reader thread waits.
 //!
 //! [`Database`] is the opened file, as operator commands use it, also beside a running daemon;
 //! [`Store`] is the handle of the loop; [`Engine`] is the same without threads and disk, for simulations.
@@ -46,4 +46,4 @@ const LOCK_FILE: &str = "lock";
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -176,7 +176,7 @@ fn accounts_while_the_daemon_runs() {
     log_in(&daemon, "alice", "password-wrong", "ERR login auth-failed");
     run(&home, &["user", "enable", "alice"]);
     let mut alice = log_in(&daemon, "alice", "password-number-two", "OK login user=alice unread=0");
-    run(&home, &["user", "delete", "alice"]);
+    run(&home, &["user", "delete", "alice", "--yes"]);
     alice.expect("* bye <REST>");
     alice.expect_closed();
     log_in(&daemon, "alice", "password-number-two", "ERR login auth-failed");
@@ -410,7 +410,7 @@ fn logs_hold_no_secrets_and_no_bodies() {
     });
     let mut alice = Client::connect(daemon.address());
     alice.ask("/register alice secret-password-1", "OK register user=alice");
-    let token = alice.ask("/token", "OK token name=<WORD> token=token:<WORD:token>")["token"].clone();
+    let token = alice.ask("/token", "OK token name=<WORD> token=token:<WORD:token><REST>")["token"].clone();
     alice.ask("/passwd secret-password-1 secret-password-2", "OK passwd");
     alice.ask("/msg alice the-body-of-a-message", "OK msg id=<ID> time=<TIME> to=alice peer=online");
     let mut wrong = Client::connect(daemon.address());

@@ -429,7 +429,7 @@ fn nothing_that_is_sealed_can_be_read_from_the_disk() {
     let mut daemon = home.start();
     let mut alice = Client::connect(daemon.address());
     alice.ask("/register alice secret-of-the-password", "OK register user=alice");
-    let token = alice.ask("/token", "OK token name=<WORD> token=token:<WORD:token>")["token"].clone();
+    let token = alice.ask("/token", "OK token name=<WORD> token=token:<WORD:token><REST>")["token"].clone();
     alice.ask("/profile set name=secret-of-the-profile note=secret-of-the-note", "OK profile<REST>");
     alice.ask("/join #log", "OK join room=#log members=1 e2e=no last=0");
     alice.ask("/msg #log secret-of-the-body", "OK msg id=<ID> time=<TIME> to=#log");

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From left to right. Modules on one level do not name each other.
-const LEVELS: [&[&str]; 9] = [
+const LEVELS: [&[&str]; 11] = [
     &["protocol"],
     &["ops"],
     &["session"],
@@ -19,6 +19,9 @@ const LEVELS: [&[&str]; 9] = [
     // What the machine gives and what the operator types: systemd, sockets, arguments.
     &["service", "cli"],
     &["reactor"],
+    // The operator's commands, and what is put together before the loop turns.
+    &["operator"],
+    &["startup"],
 ];
 
 /// The top modules that `module` may name.
@@ -205,4 +208,59 @@ fn the_scanner_sees_what_it_should() {
     let names: Vec<String> = named(&text, "crate::").into_iter().collect();
     assert_eq!(names, ["hub", "ops", "protocol", "store", "tls"]);
     assert_eq!(named_by_super(&text, 2).into_iter().collect::<Vec<_>>(), ["reactor"]);
+}
+
+/// The core reads no clock, opens no file or socket and starts no thread, and the end-to-end code neither:
+/// clippy denies it (clippy.toml) in each of these modules.
+#[test]
+fn the_core_denies_itself_clocks_files_and_threads() {
+    for module in ["protocol", "ops", "session", "hub", "commands", "e2e"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/{module}.rs"));
+        let denies = "#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]";
+        assert!(std::fs::read_to_string(&path).unwrap().contains(denies), "{} lacks {denies}", path.display());
+    }
+}
+
+fn manifest() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap()
+}
+
+/// What stands behind `name = ` in `[features]`.
+fn feature(manifest: &str, name: &str) -> BTreeSet<String> {
+    let (_, rest) = manifest.split_once(&format!("\n{name} = [")).unwrap_or_else(|| panic!("no feature {name}"));
+    rest.split(']').next().unwrap().split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// "The server cannot read it" is a fact of the build: with `daemon` alone the end-to-end code is not there,
+/// and neither is the cryptography that only it needs.
+#[test]
+fn a_daemon_alone_has_no_end_to_end_code() {
+    let lib = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    assert!(lib.contains("#[cfg(feature = \"client\")]\npub mod e2e;\n"), "e2e stands behind `client`");
+    let daemon = feature(&manifest(), "daemon");
+    for name in ["client", "dep:ed25519-dalek", "dep:hmac", "dep:ml-kem", "dep:x25519-dalek"] {
+        assert!(!daemon.contains(name), "daemon turns {name} on");
+        assert!(name == "client" || feature(&manifest(), "client").contains(name), "client lacks {name}");
+    }
+}
+
+/// A canary is refused by a release build, turns something off, and is run.
+#[test]
+fn every_canary_is_refused_used_and_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let module = std::fs::read_to_string(root.join("src/e2e.rs")).unwrap();
+    assert!(module.contains("#[cfg(all(feature = \"canary\", not(debug_assertions)))]\ncompile_error!("));
+    let mut files = Vec::new();
+    sources(&root.join("src/e2e"), &mut files);
+    let texts: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let script = std::fs::read_to_string(root.join("scripts/canaries.sh")).unwrap();
+    let manifest = manifest();
+    let canaries: Vec<&str> =
+        manifest.lines().filter(|line| line.starts_with("break-")).filter_map(|line| line.split(' ').next()).collect();
+    assert!(canaries.len() >= 20, "{canaries:?}");
+    for name in canaries {
+        assert_eq!(feature(&manifest, name).into_iter().collect::<Vec<_>>(), ["canary"], "{name}");
+        assert!(texts.contains(&format!("feature = \"{name}\"")), "{name} turns nothing off");
+        assert!(script.contains(&format!("\ncanary {name} ")), "scripts/canaries.sh does not run {name}");
+    }
 }

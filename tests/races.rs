@@ -149,3 +149,34 @@ fn whoever_is_put_out_hears_nothing_said_later() {
     }
     out.ask("/ping nothing more", "OK ping :nothing more");
 }
+
+#[test]
+fn only_failed_logins_count_however_many_come_at_once() {
+    let home = Home::new("[accounts]\nsessions_per_account = 50\n[limits]\nlogins_per_minute = 3\n");
+    let daemon = home.start();
+    let mut alice = Client::connect(daemon.address());
+    alice.ask("/register alice password-alice", "OK register user=alice");
+    let mut right = connect(&daemon, 20);
+    let answers = all_at_once(&mut right, |_| "/login alice password-alice".into());
+    assert_eq!(answers, [("OK".into(), 20)].into());
+    // Guesses side by side are no more than guesses one after the other.
+    let mut wrong = connect(&daemon, 20);
+    let answers = all_at_once(&mut wrong, |n| format!("/login alice password-{n}"));
+    assert_eq!(answers, [("ERR login auth-failed".into(), 3), ("ERR login rate-limited".into(), 17)].into());
+}
+
+#[test]
+fn codes_that_are_none_cannot_be_tried_without_end() {
+    let home = Home::new("[accounts]\nregistration = \"invite\"\n[limits]\nregistrations_per_hour = 3\n");
+    let daemon = home.start();
+    let answers = all_at_once(&mut connect(&daemon, 8), |n| format!("/register user{n} password-user no-such-code"));
+    assert_eq!(
+        answers,
+        [("ERR register rate-limited".into(), 5), ("ERR register registration-closed".into(), 3)].into()
+    );
+    let mut mallory = Client::connect(daemon.address());
+    mallory.ask(
+        "/register mallory password-mallory no-such-code",
+        "ERR register rate-limited retry-after=<SECONDS> :<TEXT>",
+    );
+}

@@ -91,3 +91,36 @@ fn openssl_and_ncat_talk() {
     said(&mut alice, "/quit", "OK quit");
     assert!(alice.line().is_err());
 }
+
+/// `ncat` can choose the address that it comes from, which the tests' own client cannot.
+#[test]
+fn a_banned_address_is_turned_away_also_after_a_restart() {
+    let home = Home::new("");
+    std::fs::write(home.path("root.pw"), "password-root\n").unwrap();
+    for arguments in [&["user", "add", "root", "--password-file", "root.pw"][..], &["user", "admin", "root"]] {
+        assert!(home.run(arguments).status.success());
+    }
+    let mut daemon = home.start();
+    let from = |source: &str, address: SocketAddr| {
+        let mut command = Command::new("ncat");
+        command.args(["--ssl", "-s", source, &address.ip().to_string(), &address.port().to_string()]);
+        Program::start(command).line()
+    };
+    assert!(from("127.0.0.3", daemon.address()).unwrap().starts_with("* hello "));
+    let mut root = Client::connect(daemon.address());
+    root.ask("/login root password-root", "OK login user=root unread=0");
+    root.ask("/admin ban 127.0.0.3", "OK admin<REST>");
+    root.ask("/admin ban 127.0.8.0/24", "OK admin<REST>");
+    for (source, banned) in [("127.0.0.3", true), ("127.0.8.200", true), ("127.0.0.4", false), ("127.0.9.1", false)] {
+        let answer = from(source, daemon.address());
+        let served = answer.as_ref().is_ok_and(|line| line.starts_with("* hello "));
+        assert_eq!(served, !banned, "{source}: {answer:?}");
+    }
+    daemon.stop();
+    let daemon = home.start();
+    assert!(from("127.0.0.3", daemon.address()).is_err());
+    let mut root = Client::connect(daemon.address());
+    root.ask("/login root password-root", "OK login user=root unread=0");
+    root.ask("/admin unban 127.0.0.3", "OK admin<REST>");
+    assert!(from("127.0.0.3", daemon.address()).unwrap().starts_with("* hello "));
+}

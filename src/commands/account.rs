@@ -71,7 +71,7 @@ impl Core {
     fn prove(&mut self, conn: ConnId, head: Head, me: &Person, password: Password, then: Then) {
         let Some(network) = self.network(conn) else { return };
         let limit = self.hub.settings.logins_per_minute;
-        match self.throttle.login(&me.name, network, limit, self.now.monotonic) {
+        match self.throttle.proof(&me.name, network, limit, self.now.monotonic) {
             Err(wait) => self.reply(conn, super::rate_limited(&head, wait)),
             Ok(()) => self.ask(conn, head, Wait::Credentials(password, then), Query::Credentials(me.name.clone())),
         }
@@ -80,7 +80,7 @@ impl Core {
     fn proof_ended(&mut self, conn: ConnId, wrong: bool) {
         let name = self.hub.member(conn).map(|member| member.person.name.clone());
         if let (false, Some(network), Some(name)) = (wrong, self.network(conn), name) {
-            self.throttle.login_held(&name, network, false);
+            self.throttle.proof_held(&name, network);
         }
     }
 
@@ -184,8 +184,7 @@ impl Core {
             }
             (Wait::Token(token), Done::Op(Ok(Outcome::TokenNamed(name)))) => {
                 log::info!("connection {conn}: {} made the token {name}", me.name);
-                let line = Line::ok(&head).key("name", name).key("token", token.0.as_str());
-                self.reply(conn, line.text("shown once; log in with it instead of the password"));
+                self.reply(conn, Line::ok(&head).key("name", name).key("token", token.0.as_str()));
             }
             (Wait::Tokens, Done::Query(Ok(Answer::Tokens(rows)))) => {
                 let mut out = Vec::new();

@@ -7,7 +7,7 @@ use super::{Core, Wait as AnyWait, yes_no};
 use crate::hub::effects::{Effect, Gauges};
 use crate::ops::{AddressBlock, Answer, Done, Op, Outcome, Password, Person, Query, Refused, Sha256, Totals};
 use crate::protocol::request::{Admin, ParseError};
-use crate::protocol::{Code, Head, Line, UserName};
+use crate::protocol::{Head, Line, UserName};
 use crate::session::ConnId;
 
 /// What an administrator's command waits for.
@@ -64,9 +64,6 @@ fn masked(address: IpAddr, prefix: u8) -> IpAddr {
 
 impl Core {
     pub(super) fn admin(&mut self, conn: ConnId, head: Head, me: &Person, request: Admin<'_>) {
-        if !self.hub.online(me.id).is_some_and(|online| online.admin) {
-            return self.error(conn, &head, Code::Forbidden, "only administrators may do that");
-        }
         match request {
             Admin::Users { glob, after } => {
                 let query = Query::Accounts { glob: glob.map(Into::into), after, limit: ROWS_MAX };
@@ -131,10 +128,6 @@ impl Core {
 
     fn ban(&mut self, conn: ConnId, head: Head, whom: &str, banned: bool) {
         if let Some(block) = AddressBlock::parse(whom) {
-            let own = self.hub.session(conn).is_some_and(|session| block.contains(session.peer.address));
-            if banned && own {
-                return self.error(conn, &head, Code::Forbidden, "that is your own address");
-            }
             return self.persist(conn, head, Wait::BanAddress(block, banned), Op::BanAddress { block, banned });
         }
         match UserName::parse(whom) {
@@ -182,7 +175,7 @@ impl Core {
                 }
             },
             (Wait::BanAccount(banned), Done::Op(Ok(Outcome::Account(person)))) => {
-                log::warn!("connection {conn}: ban of {}: {banned}", person.name);
+                log::warn!("connection {conn}: {} {}", if banned { "bans" } else { "lifts the ban of" }, person.name);
                 self.reply(conn, Line::ok(&head).key("user", &person.name));
                 if banned {
                     self.end_sessions(person.id, None, "kicked", Some("banned"));
@@ -190,7 +183,7 @@ impl Core {
             }
             (Wait::BanAddress(block, banned), Done::Op(Ok(_))) => self.blocked(conn, &head, block, banned),
             (Wait::Invite(code), Done::Op(Ok(_))) => {
-                self.reply(conn, Line::ok(&head).key("invite", code.0.as_str()).text("good once, for seven days"));
+                self.reply(conn, Line::ok(&head).key("invite", code.0.as_str()));
             }
             (Wait::Totals, Done::Query(Ok(Answer::Totals(totals)))) => {
                 let ticket = self.suspend(conn, head, Wait::Gauges(totals).into());
@@ -201,7 +194,7 @@ impl Core {
     }
 
     fn blocked(&mut self, conn: ConnId, head: &Head, block: AddressBlock, banned: bool) {
-        log::warn!("connection {conn}: ban of {block}: {banned}");
+        log::warn!("connection {conn}: {} {block}", if banned { "bans" } else { "lifts the ban of" });
         if banned {
             self.blocks.insert(block);
         } else {
@@ -212,8 +205,9 @@ impl Core {
         if banned {
             let inside = self.hub.sessions().filter(|session| block.contains(session.peer.address));
             let inside: Vec<ConnId> = inside.map(|session| session.conn).collect();
-            for conn in inside {
-                self.bye(conn, "kicked", Some("banned"));
+            // The session that banned its own address stays, so that it can take that back.
+            for other in inside.into_iter().filter(|&other| other != conn) {
+                self.bye(other, "kicked", Some("banned"));
             }
         }
     }

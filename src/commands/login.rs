@@ -5,15 +5,15 @@
 //! then comes the reply, and nothing else is sent to the session before it.
 
 use super::{Core, Wait as AnyWait, rate_limited};
-use crate::hub::Online;
 use crate::hub::effects::Effect;
 use crate::hub::settings::Registration;
-use crate::hub::throttle::Bucket;
+use crate::hub::throttle::{Bucket, Ended, Hold, Try};
+use crate::hub::{Online, Rates};
 use crate::ops::{
     AccountId, Answer, Arrival, Behind, Credentials, Done, HashDone, HashOp, MessageId, Op, Outcome, Password, Person,
     Proof, Query, Refused, SessionOpened, Sha256,
 };
-use crate::protocol::{Code, Head, Line, MAX_LINE, RoomName, UserName};
+use crate::protocol::{Code, Head, Line, MAX_LINE, RoomName, Target, UserName};
 use crate::session::delivery::Delivery;
 use crate::session::{ConnId, Member, State};
 
@@ -31,24 +31,36 @@ const PASSWORD_MIN: usize = 8;
 /// Where a login or a registration stands.
 #[derive(Debug)]
 pub(super) enum Wait {
+    /// Whether the name is free is being read, before a password's work is spent on it.
+    Name { user: UserName, password: Password, invite: Option<Sha256> },
     /// A registration's password is being hashed.
     Hash { user: UserName, invite: Option<Sha256> },
     /// The account is being made.
     Register { user: UserName },
     /// The verifier is being read.
-    Credentials { user: UserName, password: Password, takeover: bool },
+    Credentials { login: Try, password: Password, takeover: bool },
     /// The password is being compared; the epoch of the verifier, if there is an account.
-    Verify { user: UserName, epoch: Option<i64>, takeover: bool },
+    Verify { login: Try, epoch: Option<i64>, takeover: bool },
     /// The session is being opened.
-    Open { user: UserName, takeover: bool },
+    Open { login: Try, takeover: bool },
     /// What was missed is being read.
-    Arrival { invitations: Vec<(RoomName, UserName)>, behind: Vec<Behind>, first: bool },
+    Arrival { invitations: Vec<(RoomName, UserName)>, behind: Vec<Behind> },
 }
 
 impl From<Wait> for AnyWait {
     fn from(wait: Wait) -> AnyWait {
         AnyWait::Login(wait)
     }
+}
+
+/// A login that waits for the end of others: as many are under way as may fail.
+#[derive(Debug)]
+pub(super) struct Queued {
+    conn: ConnId,
+    head: Head,
+    user: UserName,
+    password: Option<Password>,
+    takeover: bool,
 }
 
 /// Whether a new password will do for an account of this name; else the words for the answer.
@@ -97,11 +109,32 @@ impl Core {
         if let Err(wait) = self.throttle.registration(network, limit, self.now.monotonic) {
             return self.reply(conn, rate_limited(&head, wait));
         }
-        if self.hash(conn, head, Wait::Hash { user, invite }, HashOp::Create(password)) {
-            self.authenticating(conn);
-        } else {
-            self.throttle.not_registered(network);
-        }
+        let query = Query::People(vec![user.clone()]);
+        self.ask(conn, head, Wait::Name { user, password, invite }, query);
+        self.authenticating(conn);
+    }
+
+    fn register_name(
+        &mut self,
+        conn: ConnId,
+        head: Head,
+        (user, password, invite): (UserName, Password, Option<Sha256>),
+        taken: Result<bool, Refused>,
+    ) {
+        let refused = match taken {
+            Ok(false) => {
+                if !self.hash(conn, head, Wait::Hash { user, invite }, HashOp::Create(password)) {
+                    self.anonymous(conn);
+                    self.forget_registration(conn);
+                }
+                return;
+            }
+            Ok(true) => Refused::NameTaken,
+            Err(refused) => refused,
+        };
+        self.anonymous(conn);
+        self.forget_registration(conn);
+        self.refuse(conn, &head, refused);
     }
 
     pub(super) fn login(
@@ -114,23 +147,46 @@ impl Core {
     ) {
         let Some(network) = self.network(conn) else { return };
         let limit = self.hub.settings.logins_per_minute;
-        if let Err(wait) = self.throttle.login(&user, network, limit, self.now.monotonic) {
-            return self.reply(conn, rate_limited(&head, wait));
-        }
+        let login = match self.throttle.login(&user, network, limit, self.now.monotonic) {
+            Ok(login) => login,
+            Err(Hold::Until(wait)) => return self.reply(conn, rate_limited(&head, wait)),
+            Err(Hold::Undecided) => {
+                if let Some(session) = self.hub.session_mut(conn) {
+                    session.in_flight += 1;
+                    session.only_appends = false;
+                }
+                self.queued_logins.push(Queued { conn, head, user, password, takeover });
+                return self.authenticating(conn);
+            }
+        };
         let proof = match password {
             Some(password) if !password.0.starts_with(TOKEN_PREFIX) => {
                 let query = Query::Credentials(user.clone());
-                self.ask(conn, head, Wait::Credentials { user, password, takeover }, query);
+                self.ask(conn, head, Wait::Credentials { login, password, takeover }, query);
                 return self.authenticating(conn);
             }
             Some(token) => Proof::Token(Sha256::of(token.0.as_bytes())),
             None => match self.hub.session(conn).and_then(|session| session.peer.certificate) {
                 Some(certificate) => Proof::Certificate(certificate),
-                None => return self.login_failed(conn, &head, &user, Refused::AuthFailed),
+                None => return self.login_failed(conn, &head, login, Refused::AuthFailed),
             },
         };
-        self.open_session(conn, head, user, takeover, proof);
+        self.open_session(conn, head, login, takeover, proof);
         self.authenticating(conn);
+    }
+
+    /// A login has ended: those that waited for it are tried again, in their order.
+    fn decided(&mut self, login: Try, ended: Ended) {
+        self.throttle.decided(login, ended);
+        for Queued { conn, head, user, password, takeover } in std::mem::take(&mut self.queued_logins) {
+            if self.hub.session(conn).is_none_or(|session| session.closing) {
+                continue;
+            }
+            self.answered(Some(conn));
+            self.anonymous(conn);
+            self.login(conn, head, user, password, takeover);
+            self.settle(conn);
+        }
     }
 
     fn authenticating(&mut self, conn: ConnId) {
@@ -145,21 +201,20 @@ impl Core {
         }
     }
 
-    fn open_session(&mut self, conn: ConnId, head: Head, user: UserName, takeover: bool, proof: Proof) {
-        let op = Op::OpenSession { name: user.clone(), proof };
-        self.persist(conn, head, Wait::Open { user, takeover }, op);
+    fn open_session(&mut self, conn: ConnId, head: Head, login: Try, takeover: bool, proof: Proof) {
+        let op = Op::OpenSession { name: login.user.clone(), proof };
+        self.persist(conn, head, Wait::Open { login, takeover }, op);
     }
 
-    fn login_failed(&mut self, conn: ConnId, head: &Head, user: &UserName, why: Refused) {
+    fn login_failed(&mut self, conn: ConnId, head: &Head, login: Try, why: Refused) {
         self.anonymous(conn);
         let wrong = why == Refused::AuthFailed;
         if wrong {
             self.counts.failed_logins += 1;
-            log::warn!("connection {conn}: login of {user} failed");
-        } else if let Some(network) = self.network(conn) {
-            self.throttle.login_held(user, network, false);
+            log::warn!("connection {conn}: login of {} failed", login.user);
         }
         self.refuse(conn, head, why);
+        self.decided(login, if wrong { Ended::Failed } else { Ended::Undone });
     }
 
     pub(super) fn login_hashed(&mut self, conn: ConnId, head: Head, wait: Wait, done: HashDone) {
@@ -176,14 +231,21 @@ impl Core {
                 self.forget_registration(conn);
                 self.refuse(conn, &head, Refused::Internal);
             }
-            (Wait::Verify { user, epoch, takeover }, HashDone::Verified { matches, upgraded }) => match epoch {
+            (Wait::Verify { login, epoch, takeover }, HashDone::Verified { matches, upgraded }) => match epoch {
                 Some(epoch) if matches => {
-                    self.open_session(conn, head, user, takeover, Proof::Password { epoch, upgraded });
+                    self.open_session(conn, head, login, takeover, Proof::Password { epoch, upgraded });
                 }
-                _ => self.login_failed(conn, &head, &user, Refused::AuthFailed),
+                _ => self.login_failed(conn, &head, login, Refused::AuthFailed),
             },
-            (Wait::Verify { user, .. }, _) => self.login_failed(conn, &head, &user, Refused::Internal),
-            (Wait::Register { .. } | Wait::Credentials { .. } | Wait::Open { .. } | Wait::Arrival { .. }, _) => {
+            (Wait::Verify { login, .. }, _) => self.login_failed(conn, &head, login, Refused::Internal),
+            (
+                Wait::Name { .. }
+                | Wait::Register { .. }
+                | Wait::Credentials { .. }
+                | Wait::Open { .. }
+                | Wait::Arrival { .. },
+                _,
+            ) => {
                 self.misfit(conn, &head);
             }
         }
@@ -191,10 +253,14 @@ impl Core {
 
     pub(super) fn login_answered(&mut self, conn: ConnId, head: Head, wait: Wait, done: Done) {
         match (wait, done) {
-            (Wait::Credentials { user, password, takeover }, Done::Query(Ok(Answer::Credentials(credentials)))) => {
-                self.verify(conn, head, user, password, takeover, credentials);
+            (Wait::Credentials { login, password, takeover }, Done::Query(Ok(Answer::Credentials(credentials)))) => {
+                self.verify(conn, head, login, password, takeover, credentials);
             }
-            (Wait::Credentials { user, .. }, _) => self.login_failed(conn, &head, &user, Refused::Internal),
+            (Wait::Credentials { login, .. }, _) => self.login_failed(conn, &head, login, Refused::Internal),
+            (Wait::Name { user, password, invite }, Done::Query(answer)) => {
+                let taken = answer.map(|answer| matches!(answer, Answer::People(found) if !found.is_empty()));
+                self.register_name(conn, head, (user, password, invite), taken);
+            }
             (Wait::Register { user }, Done::Op(Ok(Outcome::Registered(account)))) => {
                 log::info!("connection {conn}: {user} registered");
                 let opened = SessionOpened {
@@ -206,32 +272,63 @@ impl Core {
                     invitations: Vec::new(),
                 };
                 self.enter(conn, &user, opened);
-                self.welcome(conn, Line::ok(&head).key("user", &user), None, Vec::new(), true);
+                self.welcome(conn, Line::ok(&head).key("user", &user), None, Vec::new());
             }
             (Wait::Register { .. }, Done::Op(result)) => {
                 self.anonymous(conn);
-                self.forget_registration(conn);
-                self.refuse(conn, &head, result.err().unwrap_or(Refused::Internal));
+                let refused = result.err().unwrap_or(Refused::Internal);
+                // What was refused only now has cost a password's work: it counts, or strangers could keep the
+                // hasher busy without an end.
+                if refused == Refused::Internal {
+                    self.forget_registration(conn);
+                }
+                self.refuse(conn, &head, refused);
             }
-            (Wait::Open { user, takeover }, Done::Op(Ok(Outcome::SessionOpened(opened)))) => {
+            (Wait::Open { login, takeover }, Done::Op(Ok(Outcome::SessionOpened(opened)))) => {
+                let user = login.user.clone();
                 self.opened_session(conn, head, user, takeover, *opened);
+                self.decided(login, Ended::Held);
             }
-            (Wait::Open { user, .. }, Done::Op(result)) => {
-                self.login_failed(conn, &head, &user, result.err().unwrap_or(Refused::Internal));
+            (Wait::Open { login, .. }, Done::Op(result)) => {
+                self.login_failed(conn, &head, login, result.err().unwrap_or(Refused::Internal));
             }
-            (Wait::Arrival { invitations, behind, first }, Done::Query(Ok(Answer::Arrival(arrival)))) => {
-                let Some(user) = self.hub.member(conn).map(|member| member.person.name.clone()) else { return };
-                let line = Line::ok(&head).key("user", &user).key("unread", arrival.unread);
-                self.welcome(conn, line, Some((arrival, behind)), invitations, first);
+            (Wait::Arrival { invitations, behind }, Done::Query(Ok(Answer::Arrival(mut arrival)))) => {
+                let Some(me) = self.hub.member(conn).map(|member| member.person.clone()) else { return };
+                self.forget_left(me.id, &mut arrival);
+                let line = Line::ok(&head).key("user", &me.name).key("unread", arrival.unread);
+                self.welcome(conn, line, Some((arrival, behind)), invitations);
             }
             (Wait::Arrival { .. }, _) => {
                 self.leave_account(conn);
                 self.refuse(conn, &head, Refused::Internal);
             }
-            (Wait::Hash { .. } | Wait::Verify { .. } | Wait::Register { .. } | Wait::Open { .. }, _) => {
+            (
+                Wait::Name { .. } | Wait::Hash { .. } | Wait::Verify { .. } | Wait::Register { .. } | Wait::Open { .. },
+                _,
+            ) => {
                 self.misfit(conn, &head);
             }
         }
+    }
+
+    /// The arrival may have been read before the account was put out of a room: what it missed there is not
+    /// for its eyes any more.
+    fn forget_left(&self, account: AccountId, arrival: &mut Arrival) {
+        let left = |target: &Target| match target {
+            Target::Room(room) => self.hub.room_of(account, room).is_none(),
+            Target::User(_) => false,
+        };
+        let Arrival { unread, entries, rest } = arrival;
+        entries.retain(|entry| {
+            let keeps = !left(&entry.target);
+            *unread = unread.saturating_sub(u64::from(!keeps));
+            keeps
+        });
+        rest.retain(|row| {
+            let keeps = !left(&row.target);
+            *unread = unread.saturating_sub(if keeps { 0 } else { row.count });
+            keeps
+        });
     }
 
     fn forget_registration(&mut self, conn: ConnId) {
@@ -244,24 +341,25 @@ impl Core {
         &mut self,
         conn: ConnId,
         head: Head,
-        user: UserName,
+        login: Try,
         password: Password,
         takeover: bool,
         credentials: Option<Credentials>,
     ) {
         let (epoch, verifier) = credentials.map(|found| (found.epoch, found.verifier)).unzip();
-        let wait = Wait::Verify { user: user.clone(), epoch, takeover };
-        if !self.hash(conn, head, wait, HashOp::Verify(password, verifier)) {
+        if self.hashing >= super::HASHES_MAX {
+            self.busy(conn, &head);
             self.anonymous(conn);
-            if let Some(network) = self.network(conn) {
-                self.throttle.login_held(&user, network, false);
-            }
+            return self.decided(login, Ended::Undone);
         }
+        self.hash(conn, head, Wait::Verify { login, epoch, takeover }, HashOp::Verify(password, verifier));
     }
 
     fn opened_session(&mut self, conn: ConnId, head: Head, user: UserName, takeover: bool, mut opened: SessionOpened) {
-        let Some(network) = self.network(conn) else { return };
-        self.throttle.login_held(&user, network, true);
+        // Gone, or told to go, while the password was looked at: nobody comes in.
+        if self.hub.session(conn).is_none_or(|session| session.closing) {
+            return;
+        }
         let live = self.hub.sessions_of(opened.account);
         let room = self.hub.settings.sessions_per_account.max(1);
         if live.len() >= room && !takeover {
@@ -273,7 +371,7 @@ impl Core {
         let behind = std::mem::take(&mut opened.behind);
         let invitations = std::mem::take(&mut opened.invitations);
         let account = opened.account;
-        let first = self.enter(conn, &user, opened);
+        self.enter(conn, &user, opened);
         // The old ones end only now, so that the account is never offline in between.
         for oldest in live.iter().take((live.len() + 1).saturating_sub(room)) {
             self.bye(*oldest, "replaced", Some("another session took over"));
@@ -283,11 +381,11 @@ impl Core {
         }
         let limit = if manual { 0 } else { MISSED_MAX };
         let query = Query::Arrival { account, behind: behind.clone(), limit, max_bytes: MISSED_BYTES };
-        self.ask(conn, head, Wait::Arrival { invitations, behind, first }, query);
+        self.ask(conn, head, Wait::Arrival { invitations, behind }, query);
     }
 
     /// The session counts for its account from now on.
-    fn enter(&mut self, conn: ConnId, user: &UserName, opened: SessionOpened) -> bool {
+    fn enter(&mut self, conn: ConnId, user: &UserName, opened: SessionOpened) {
         self.next_ticket += 1;
         let person = Person { id: opened.account, name: user.clone() };
         let since = self.now.wall;
@@ -301,6 +399,7 @@ impl Core {
             typing: Vec::new(),
         };
         let (burst, now) = (self.hub.settings.message_burst, self.now.monotonic);
+        let (_, change_burst) = self.hub.settings.change_rate();
         let fresh = || Online {
             person,
             sessions: Vec::new(),
@@ -309,9 +408,10 @@ impl Core {
             receipts: opened.receipts,
             away: None,
             since,
-            messages: Bucket::full(burst, now),
+            rates: Rates { messages: Bucket::full(burst, now), changes: Bucket::full(change_burst, now) },
+            announced: false,
         };
-        self.hub.enter(conn, member, fresh, opened.rooms)
+        self.hub.enter(conn, member, fresh, opened.rooms);
     }
 
     /// The reply to a login, and with it whatever was missed.
@@ -321,7 +421,6 @@ impl Core {
         reply: Line,
         arrival: Option<(Arrival, Vec<Behind>)>,
         invitations: Vec<(RoomName, UserName)>,
-        first: bool,
     ) {
         let Some(session) = self.hub.session_mut(conn) else { return };
         let address = session.peer.address;
@@ -355,7 +454,8 @@ impl Core {
 
         let others = self.hub.sessions_of(me.id);
         self.event(&others, Some(conn), Line::event("login").arg(address));
-        if first {
+        let online = self.hub.online_mut(me.id);
+        if online.is_some_and(|online| !std::mem::replace(&mut online.announced, true)) {
             self.tell_watchers(&me.name, Line::event("online").arg(&me.name));
         }
     }

@@ -6,12 +6,11 @@ use super::{Core, Wait as AnyWait, fault, rate_limited, yes_no};
 use crate::hub::Audience;
 use crate::hub::effects::Effect;
 use crate::ops::{
-    AccountId, Acked, Answer, Appended, ConversationId, Destination, Done, Entry, MessageId, Op, Outcome, Page, Person,
-    Query, Refused, UnreadRow,
+    Acked, Answer, Appended, ConversationId, Destination, Done, Entry, MessageId, Op, Outcome, Page, Person, Query,
+    Refused, UnreadRow,
 };
-use crate::protocol::name::USER_NAME_MAX;
 use crate::protocol::request::{Addressee, Bound, ParseError, Sentence, message_body};
-use crate::protocol::{Code, Head, Line, NameInvalid, PostKey, Request, Target};
+use crate::protocol::{Code, Head, Line, PostKey, Request, Target};
 use crate::session::delivery::Lines;
 use crate::session::{ConnId, Session};
 
@@ -91,13 +90,13 @@ impl Core {
     ///
     /// # Errors
     /// The reply, if it can be given at once.
-    pub(super) fn append(&mut self, conn: ConnId, sentence: &Sentence<'_>) -> Result<(), Line> {
+    pub(super) fn append(&mut self, conn: ConnId, sentence: &Sentence<'_>) -> Result<(), Vec<u8>> {
         let head = match sentence {
             Sentence::Command(command) => command.head(),
             _ => Head { verb: "msg".into(), label: None },
         };
         let Some(member) = self.hub.session(conn).filter(|session| session.is_ready()).and_then(Session::member) else {
-            return Err(Line::err(&head, Code::NotLoggedIn).text("/login or /register first"));
+            return Err(Line::err(&head, Code::NotLoggedIn).text("/login or /register first").into());
         };
         let sender = member.person.clone();
         let (rows, single, body, key) = match sentence {
@@ -114,9 +113,9 @@ impl Core {
                     (targets.into_iter().map(row).collect(), single, body, None)
                 }
                 Request::Post { target, key, body } => (vec![Ok(target)], true, body, Some(key)),
-                _ => return Err(Line::err(&head, Code::Internal)),
+                _ => return Err(Line::err(&head, Code::Internal).into()),
             },
-            Sentence::Blank | Sentence::Fault(..) => return Err(Line::err(&head, Code::Internal)),
+            Sentence::Blank | Sentence::Fault(..) => return Err(Line::err(&head, Code::Internal).into()),
         };
         self.submit(conn, head, sender, rows, single, body, key)
     }
@@ -131,14 +130,20 @@ impl Core {
         single: bool,
         body: &str,
         key: Option<PostKey>,
-    ) -> Result<(), Line> {
+    ) -> Result<(), Vec<u8>> {
         if rows.iter().all(Result::is_err) {
-            return Err(fault(&head, &ParseError::Name(NameInvalid { max: USER_NAME_MAX })));
+            // Nothing to store; every row is known.
+            let mut out = Vec::new();
+            for invalid in rows.iter().filter_map(|row| row.as_ref().err()) {
+                invalid_row(invalid).finish_into(&mut out);
+            }
+            Line::ok(&head).key("count", 0).key("failed", rows.len()).finish_into(&mut out);
+            return Err(out);
         }
         let settings = &self.hub.settings;
         let (rate, burst, now) = (settings.messages_per_second, settings.message_burst, self.now.monotonic);
         if let Some(online) = self.hub.online_mut(sender.id) {
-            online.messages.take(rows.len(), rate, burst, now).map_err(|wait| rate_limited(&head, wait))?;
+            online.rates.messages.take(rows.len(), rate, burst, now).map_err(|wait| rate_limited(&head, wait))?;
         }
         let targets: Vec<Target> = rows.iter().flatten().cloned().collect();
         let body: Arc<str> = body.into();
@@ -174,27 +179,25 @@ impl Core {
         self.ask(conn, head, Wait::Fetch(after), query);
     }
 
-    pub(super) fn messages_answered(&mut self, conn: ConnId, head: Head, wait: Wait, done: Done) {
+    pub(super) fn messages_answered(&mut self, conn: ConnId, head: Head, me: Option<Person>, wait: Wait, done: Done) {
         match (wait, done) {
             (Wait::Append(append), Done::Op(Ok(Outcome::Appended(results)))) => {
-                self.appended(conn, &head, &append, results);
-            }
-            (Wait::Append(append), Done::Op(Err(refused))) if !append.single => {
-                // Not one was stored: each is told so in its row.
-                let results = append.rows.iter().flatten().map(|_| Err(refused)).collect();
                 self.appended(conn, &head, &append, results);
             }
             (_, Done::Op(Err(refused)) | Done::Query(Err(refused))) => self.refuse(conn, &head, refused),
             (Wait::FetchUnread, Done::Query(Ok(Answer::Page(page)))) => {
                 self.page(conn, &head, &page);
-                self.note_unread(conn, &page.entries);
+                self.note_unread(conn, &page.entries, page.more);
             }
             (Wait::Fetch(after), Done::Query(Ok(Answer::Page(page)))) => {
                 self.page(conn, &head, &page);
                 if let (Some(first), Some(last)) = (page.entries.first(), page.entries.last()) {
-                    // What retention deleted leaves no gap.
-                    let from = after.unwrap_or(MessageId(first.id.0.saturating_sub(1)));
-                    let from = if page.oldest == Some(first.id) { MessageId(0) } else { from };
+                    let from = match after {
+                        Some(after) => after,
+                        // Of what lies before the first that there is nothing is left: no gap.
+                        None if page.oldest == Some(first.id) => MessageId(0),
+                        None => MessageId(first.id.0.saturating_sub(1)),
+                    };
                     self.note_read(conn, first.conversation, from, last.id);
                 }
             }
@@ -209,8 +212,8 @@ impl Core {
             (Wait::Ack(target), Done::Op(Ok(Outcome::Acked(acked)))) => {
                 let read = acked.first().map_or(MessageId(0), |acked| acked.read);
                 self.reply(conn, Line::ok(&head).key("target", target).key("id", read));
-                if let Some(account) = self.hub.member(conn).map(|member| member.person.id) {
-                    self.acked(account, &acked);
+                if let Some(me) = me {
+                    self.acked(&me, &acked);
                 }
             }
             _ => self.misfit(conn, &head),
@@ -236,7 +239,7 @@ impl Core {
         let mut stored = Vec::new();
         for row in &append.rows {
             let line = match row {
-                Err(invalid) => Line::row("err").arg(invalid).arg(Code::NameInvalid),
+                Err(invalid) => invalid_row(invalid),
                 Ok(target) => match results.next() {
                     Some(Ok(appended)) => {
                         let line = Line::row("msg").arg(target).key("id", appended.id).key("time", appended.time);
@@ -300,8 +303,9 @@ impl Core {
         self.send(conn, out);
     }
 
-    /// A page of all that is unread: of each conversation its first unread messages, without a gap.
-    fn note_unread(&mut self, conn: ConnId, entries: &[Entry]) {
+    /// A page of all that is unread: of each conversation its first unread messages, without a gap. The
+    /// last such page leaves no gap anywhere, also where one's own messages are the last of a log.
+    fn note_unread(&mut self, conn: ConnId, entries: &[Entry], more: bool) {
         let mut last: Vec<(ConversationId, MessageId)> = Vec::new();
         for entry in entries {
             match last.iter_mut().find(|(conversation, _)| *conversation == entry.conversation) {
@@ -311,6 +315,11 @@ impl Core {
         }
         for (conversation, id) in last {
             self.note_read(conn, conversation, MessageId(0), id);
+        }
+        let Some(session) = self.hub.session_mut(conn).filter(|_| !more) else { return };
+        let at = session.sent;
+        if let Some(member) = session.member_mut() {
+            member.delivery.queued_all_unread(at);
         }
     }
 
@@ -323,17 +332,17 @@ impl Core {
     }
 
     /// Markers of an account moved: its sessions know, and who wants to see it is told.
-    pub(super) fn acked(&mut self, account: AccountId, acked: &[Acked]) {
+    pub(super) fn acked(&mut self, reader: &Person, acked: &[Acked]) {
         for mark in acked {
-            for conn in self.hub.sessions_of(account) {
+            for conn in self.hub.sessions_of(reader.id) {
                 if let Some(member) = self.hub.member_mut(conn) {
                     member.delivery.marker_moved(mark.conversation, mark.read);
                 }
             }
-            let reader = self.hub.online(account).map(|online| online.person.name.clone());
-            if let (Some(peer), Some(reader)) = (mark.tell, reader) {
+            if let Some(peer) = mark.tell {
                 let sessions = self.hub.sessions_of(peer);
-                self.event(&sessions, None, Line::event("seen").arg(&reader).arg(&reader).key("id", mark.read));
+                let line = Line::event("seen").arg(&reader.name).arg(&reader.name).key("id", mark.read);
+                self.event(&sessions, None, line);
             }
         }
     }
@@ -359,7 +368,8 @@ impl Core {
         let mut sent = session.sent;
         let Some(member) = session.member_mut().filter(|member| member.login == login) else { return };
         let Ok(Answer::Page(page)) = answer else {
-            // Tried again when the reader has taken more; until then it stays where it was.
+            // Tried again when the reader has taken more or says something, or some time later; until then
+            // it stays where it was.
             member.delivery.page_failed();
             return;
         };
@@ -405,6 +415,11 @@ impl Core {
     }
 }
 
+/// The row of a list for what is no name.
+fn invalid_row(text: &str) -> Line {
+    Line::row("err").arg(text).arg(Code::NameInvalid)
+}
+
 fn row(addressee: Addressee<'_>) -> Result<Target, String> {
     match addressee {
         Addressee::Target(target) => Ok(target),
@@ -420,6 +435,7 @@ fn code(refused: Refused) -> Code {
         Refused::NotMember | Refused::SubjectNotMember => Code::NotMember,
         Refused::E2eRequired => Code::E2eRequired,
         Refused::Quota(_) => Code::Quota,
+        Refused::TooLong(_) => Code::TooLong,
         Refused::Forbidden => Code::Forbidden,
         Refused::Banned => Code::Banned,
         Refused::Conflict(_) => Code::Conflict,

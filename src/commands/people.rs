@@ -17,6 +17,10 @@ const TYPING_INTERVAL: Duration = Duration::from_secs(2);
 /// Targets of `/typing` remembered for a session; nobody types to more people within the interval.
 const TYPING_MAX: usize = 32;
 
+/// Bytes of a member list beyond which away texts are left out: ten thousand of them would be a reply of
+/// ten megabytes.
+const AWAY_TEXTS_MAX: usize = 256 * 1024;
+
 /// What a command about people waits for.
 #[derive(Debug)]
 pub(super) enum Wait {
@@ -151,12 +155,12 @@ impl Core {
         self.ephemeral(&to, None, Line::event("typing").arg(&target).arg(&me.name));
     }
 
-    /// The row of `/who`.
-    fn presence(&self, person: &Person, last_seen: Timestamp) -> Line {
+    /// The row of `/who`, with or without what somebody says about being away.
+    fn presence(&self, person: &Person, last_seen: Timestamp, words: bool) -> Line {
         let row = Line::row("user").arg(&person.name);
         match self.hub.online(person.id) {
             Some(online) => {
-                let text = online.away.as_ref().and_then(|text| text.as_deref());
+                let text = online.away.as_ref().and_then(|text| text.as_deref()).filter(|_| words);
                 row.arg(online.state()).key("since", online.since).maybe_text(text)
             }
             None => row.arg("offline").key("since", last_seen),
@@ -199,14 +203,15 @@ impl Core {
                 let Some((person, last_seen)) = rows.first() else {
                     return self.refuse(conn, &head, Refused::NoSuchUser);
                 };
-                let mut out = self.presence(person, *last_seen).finish();
+                let mut out = self.presence(person, *last_seen, true).finish();
                 Line::ok(&head).key("count", 1).finish_into(&mut out);
                 self.send(conn, out);
             }
             (Wait::Who, Ok(Answer::Members(rows))) => {
                 let mut out = Vec::new();
                 for row in &rows {
-                    self.presence(&row.person, row.last_seen).finish_into(&mut out);
+                    let words = out.len() < AWAY_TEXTS_MAX;
+                    self.presence(&row.person, row.last_seen, words).finish_into(&mut out);
                 }
                 Line::ok(&head).key("count", rows.len()).finish_into(&mut out);
                 self.send(conn, out);

@@ -125,7 +125,12 @@ impl Core {
                 self.error(conn, head, Code::NotFound, "they are not banned from the room");
             }
             (Wait::Moderate(..) | Wait::SetTopic(_), Refused::Forbidden) => {
-                self.error(conn, head, Code::Forbidden, "only the room's owner and operators may do that");
+                self.error(
+                    conn,
+                    head,
+                    Code::Forbidden,
+                    "only the owner and operators may do that, and not to the owner",
+                );
             }
             _ => self.refuse(conn, head, refused),
         }

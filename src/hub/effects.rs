@@ -76,7 +76,7 @@ pub enum Input<'a> {
     Outside(OutsideChange),
     /// New settings hold from now on.
     Reloaded(Settings),
-    /// Some time has passed: old things may be deleted.
+    /// Some seconds have passed: what failed may be tried again, old things may be deleted.
     Tick,
     /// The server is to end: whoever ends from now on is told so.
     ShuttingDown,

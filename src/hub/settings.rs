@@ -51,3 +51,20 @@ pub struct Settings {
     /// Age in days at which messages are deleted.
     pub retention_days: Option<u32>,
 }
+
+/// How much faster than messages an account may make, enter, leave and change rooms. Each such change is
+/// told to everybody in the room, so that it needs a limit; scripts that set up dozens of rooms do not meet
+/// this one. Off where the rate of messages is.
+const CHANGES_PER_MESSAGE: u32 = 5;
+/// The same for what may come at once.
+const CHANGE_BURST_PER_MESSAGE: u32 = 20;
+
+impl Settings {
+    /// Sustained rate and burst of changes to rooms by one account.
+    pub fn change_rate(&self) -> (u32, u32) {
+        (
+            self.messages_per_second.saturating_mul(CHANGES_PER_MESSAGE),
+            self.message_burst.saturating_mul(CHANGE_BURST_PER_MESSAGE),
+        )
+    }
+}

@@ -59,6 +59,12 @@ impl Bucket {
         self.level -= count;
         Ok(())
     }
+
+    /// Whether nothing of it is used up any more.
+    pub fn is_full(&self, per_second: u32, burst: u32, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        per_second == 0 || self.level + elapsed * f64::from(per_second) >= f64::from(burst.max(1))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,18 +73,51 @@ struct Window {
     count: u32,
 }
 
+/// Why a try may not be made now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Too many failed; this long until the next is allowed.
+    Until(Duration),
+    /// Too many would have failed if all those under way did: the end of one of them decides.
+    Undecided,
+}
+
+/// A login under way, to be given back to [`Throttle::decided`] whatever becomes of it.
+#[derive(Debug)]
+#[must_use]
+pub struct Try {
+    /// Whose account it is for.
+    pub user: UserName,
+    from: Network,
+    /// It came from where only the network's limit holds.
+    known: bool,
+}
+
+/// How a login ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The proof held.
+    Held,
+    /// It did not.
+    Failed,
+    /// It was not looked at.
+    Undone,
+}
+
 /// Tries in windows of a fixed length: the first opens one, those beyond the limit are refused until it
 /// ends and do not prolong it.
 #[derive(Debug)]
 pub struct Tries<K> {
     windows: HashMap<K, Window>,
+    /// Those counted of which the end is not known; no more than there are connections.
+    under_way: HashMap<K, u32>,
     length: Duration,
 }
 
 impl<K: Hash + Eq + Clone> Tries<K> {
     /// Counts in windows of this length.
     pub fn new(length: Duration) -> Tries<K> {
-        Tries { windows: HashMap::new(), length }
+        Tries { windows: HashMap::new(), under_way: HashMap::new(), length }
     }
 
     /// How long until a try of `key` is allowed, if it is not now. A limit of 0 is none.
@@ -104,6 +143,33 @@ impl<K: Hash + Eq + Clone> Tries<K> {
             *window = fresh;
         }
         window.count += 1;
+    }
+
+    /// Whether a try of `key` must wait, and for what.
+    fn hold(&self, key: &K, limit: u32, now: Instant) -> Option<Hold> {
+        let wait = self.wait(key, limit, now)?;
+        let under_way = self.under_way.get(key).copied().unwrap_or(0);
+        let failed = self.windows.get(key).map_or(0, |window| window.count.saturating_sub(under_way));
+        Some(if under_way > 0 && failed < limit { Hold::Undecided } else { Hold::Until(wait) })
+    }
+
+    /// Counts a try that is under way.
+    fn begin(&mut self, key: K, now: Instant) {
+        *self.under_way.entry(key.clone()).or_default() += 1;
+        self.count(key, now);
+    }
+
+    /// A try is not under way any more; `forgiven` takes it back.
+    fn end(&mut self, key: &K, forgiven: bool) {
+        if let Some(count) = self.under_way.get_mut(key) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.under_way.remove(key);
+            }
+        }
+        if forgiven {
+            self.forgive(key);
+        }
     }
 
     /// Takes a try back, because it was none.
@@ -145,37 +211,64 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Counts a login as failed until [`Throttle::login_held`] takes it back.
+    /// Begins a login. Until [`Throttle::decided`] it counts as if it failed, so that guesses side by side
+    /// are no more than guesses one after the other; but nobody is refused for what may still succeed.
+    ///
+    /// # Errors
+    /// What it has to wait for.
+    pub fn login(&mut self, user: &UserName, from: Network, limit: u32, now: Instant) -> Result<Try, Hold> {
+        let known = self.known.contains(&(user.clone(), from));
+        let holds = [
+            self.by_network.hold(&from, limit, now),
+            if known { None } else { self.by_account.hold(user, limit, now) },
+        ];
+        let until = holds.iter().flatten().find(|hold| matches!(hold, Hold::Until(_)));
+        if let Some(hold) = until.or(holds.iter().flatten().next()) {
+            return Err(*hold);
+        }
+        self.by_network.begin(from, now);
+        if !known {
+            self.by_account.begin(user.clone(), now);
+        }
+        Ok(Try { user: user.clone(), from, known })
+    }
+
+    /// A login has ended.
+    pub fn decided(&mut self, login: Try, ended: Ended) {
+        let Try { user, from, known } = login;
+        let forgiven = ended != Ended::Failed;
+        self.by_network.end(&from, forgiven);
+        if !known {
+            self.by_account.end(&user, forgiven);
+        }
+        if ended == Ended::Held {
+            if self.known.len() >= TABLE_MAX {
+                self.known.clear();
+            }
+            self.known.insert((user, from));
+        }
+    }
+
+    /// Counts a password asked for again as failed until [`Throttle::proof_held`].
     ///
     /// # Errors
     /// How long until a try is allowed.
-    pub fn login(&mut self, user: &UserName, from: Network, limit: u32, now: Instant) -> Result<(), Duration> {
-        if let Some(wait) = self.by_network.wait(&from, limit, now) {
-            return Err(wait);
+    pub fn proof(&mut self, user: &UserName, from: Network, limit: u32, now: Instant) -> Result<(), Duration> {
+        match self.login(user, from, limit, now) {
+            Ok(login) => {
+                self.decided(login, Ended::Failed);
+                Ok(())
+            }
+            Err(Hold::Until(wait)) => Err(wait),
+            Err(Hold::Undecided) => Err(Duration::from_secs(1)),
         }
-        let known = self.known.contains(&(user.clone(), from));
-        if !known && let Some(wait) = self.by_account.wait(user, limit, now) {
-            return Err(wait);
-        }
-        self.by_network.count(from, now);
-        if !known {
-            self.by_account.count(user.clone(), now);
-        }
-        Ok(())
     }
 
-    /// The login succeeded, or was not decided.
-    pub fn login_held(&mut self, user: &UserName, from: Network, succeeded: bool) {
+    /// It was the right one, or was not looked at.
+    pub fn proof_held(&mut self, user: &UserName, from: Network) {
         self.by_network.forgive(&from);
-        let pair = (user.clone(), from);
-        if !self.known.contains(&pair) {
+        if !self.known.contains(&(user.clone(), from)) {
             self.by_account.forgive(user);
-            if succeeded {
-                if self.known.len() >= TABLE_MAX {
-                    self.known.clear();
-                }
-                self.known.insert(pair);
-            }
         }
     }
 
@@ -214,6 +307,8 @@ mod tests {
         }
         assert_eq!(bucket.take(1, 2, 3, start), Err(Duration::from_millis(500)));
         assert!(bucket.take(1, 2, 3, start + Duration::from_millis(500)).is_ok());
+        assert!(!bucket.is_full(2, 3, start + Duration::from_millis(500)));
+        assert!(bucket.is_full(2, 3, start + second(2)));
         assert!(bucket.take(1, 0, 3, start).is_ok(), "a rate of 0 is none");
     }
 
@@ -232,17 +327,39 @@ mod tests {
         let mut throttle = Throttle::default();
         let alice = UserName::parse("alice").unwrap();
         let net = |n: u8| Network::of(IpAddr::from([192, 0, 2, n]));
-        throttle.login(&alice, net(9), 2, start).unwrap();
-        throttle.login_held(&alice, net(9), true);
-        throttle.login(&alice, net(1), 2, start).unwrap();
-        throttle.login(&alice, net(2), 2, start).unwrap();
-        assert_eq!(throttle.login(&alice, net(3), 2, start + second(10)), Err(second(50)), "by account");
-        assert!(throttle.login(&alice, net(9), 2, start + second(10)).is_ok(), "from where the owner was before");
-        assert!(throttle.login(&alice, net(3), 2, start + second(60)).is_ok());
+        let mut fails = |user: &UserName, n, limit, at| {
+            let login = throttle.login(user, net(n), limit, at)?;
+            throttle.decided(login, if n == 9 { Ended::Held } else { Ended::Failed });
+            Ok(())
+        };
+        fails(&alice, 9, 2, start).unwrap();
+        fails(&alice, 1, 2, start).unwrap();
+        fails(&alice, 2, 2, start).unwrap();
+        assert_eq!(fails(&alice, 3, 2, start + second(10)), Err(Hold::Until(second(50))), "by account");
+        assert!(fails(&alice, 9, 2, start + second(10)).is_ok(), "from where the owner was before");
+        assert!(fails(&alice, 3, 2, start + second(60)).is_ok());
         let bob = UserName::parse("bob").unwrap();
-        throttle.login(&bob, net(5), 2, start).unwrap();
-        throttle.login(&alice, net(5), 0, start).unwrap();
-        assert!(throttle.login(&bob, net(5), 2, start).is_err(), "by address, whoever is tried");
+        fails(&bob, 5, 2, start).unwrap();
+        fails(&alice, 5, 0, start).unwrap();
+        assert!(fails(&bob, 5, 2, start).is_err(), "by address, whoever is tried");
+    }
+
+    #[test]
+    fn logins_side_by_side_wait_for_each_other() {
+        let start = Instant::now();
+        let mut throttle = Throttle::default();
+        let alice = UserName::parse("alice").unwrap();
+        let net = Network::of(IpAddr::from([192, 0, 2, 1]));
+        let first = throttle.login(&alice, net, 2, start).unwrap();
+        let second = throttle.login(&alice, net, 2, start).unwrap();
+        assert_eq!(throttle.login(&alice, net, 2, start).unwrap_err(), Hold::Undecided);
+        throttle.decided(first, Ended::Held);
+        let third = throttle.login(&alice, net, 2, start).unwrap();
+        throttle.decided(second, Ended::Failed);
+        assert_eq!(throttle.login(&alice, net, 2, start).unwrap_err(), Hold::Undecided);
+        throttle.decided(third, Ended::Failed);
+        assert!(matches!(throttle.login(&alice, net, 2, start), Err(Hold::Until(_))));
+        assert!(throttle.by_network.under_way.is_empty() && throttle.by_account.under_way.is_empty());
     }
 
     #[test]

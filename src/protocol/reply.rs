@@ -210,6 +210,12 @@ impl Line {
     }
 }
 
+impl From<Line> for Vec<u8> {
+    fn from(line: Line) -> Vec<u8> {
+        line.finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

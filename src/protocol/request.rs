@@ -323,12 +323,12 @@ impl<'a> Command<'a> {
             "who" => Request::Who { target: args.target()? },
             "watch" => Request::Watch { users: args.users()? },
             "unwatch" => Request::Unwatch { users: args.users()? },
-            "away" => Request::Away { text: args.body },
+            "away" => Request::Away { text: args.text()? },
             "back" => Request::Back,
             "typing" => Request::Typing { target: args.target()? },
             "create" => create(&mut args)?,
             "join" => Request::Join { room: args.room()? },
-            "leave" => Request::Leave { room: args.room()?, reason: args.body },
+            "leave" => Request::Leave { room: args.room()?, reason: args.text()? },
             "rooms" => Request::Rooms { glob: args.take(), after: args.option("after", RoomName::parse)? },
             "members" => Request::Members { room: args.room()? },
             "invite" => moderate(Act::Invite, &mut args)?,
@@ -337,7 +337,7 @@ impl<'a> Command<'a> {
             "unban" => moderate(Act::Unban, &mut args)?,
             "op" => moderate(Act::Op, &mut args)?,
             "deop" => moderate(Act::Deop, &mut args)?,
-            "topic" => Request::Topic { room: args.room()?, text: args.body },
+            "topic" => Request::Topic { room: args.room()?, text: args.text()? },
             "to" => Request::To { target: args.target()? },
             "msg" => Request::Msg { targets: addressees(args.next()?)?, body: message_body(args.body)? },
             "post" => Request::Post {
@@ -468,11 +468,11 @@ fn create<'a>(args: &mut Args<'a>) -> Result<Request<'a>, ParseError> {
             _ => return Err(args.usage()),
         }
     }
-    Ok(Request::Create { room, private, e2e, topic: args.body })
+    Ok(Request::Create { room, private, e2e, topic: args.text()? })
 }
 
 fn moderate<'a>(act: Act, args: &mut Args<'a>) -> Result<Request<'a>, ParseError> {
-    Ok(Request::Moderate { act, room: args.room()?, user: args.user()?, reason: args.body })
+    Ok(Request::Moderate { act, room: args.room()?, user: args.user()?, reason: args.text()? })
 }
 
 fn fetch<'a>(args: &mut Args<'a>) -> Result<Request<'a>, ParseError> {
@@ -520,13 +520,13 @@ fn admin(rest: &str) -> Result<Admin<'_>, ParseError> {
     Ok(match row.name {
         "users" => Admin::Users { glob: args.take(), after: args.option("after", UserName::parse)? },
         "sessions" => Admin::Sessions { user: args.take().map(|name| UserName::parse(&name)).transpose()? },
-        "kick" => Admin::Kick { user: args.user()?, reason: args.body },
+        "kick" => Admin::Kick { user: args.user()?, reason: args.text()? },
         "ban" => Admin::Ban { whom: args.next()? },
         "unban" => Admin::Unban { whom: args.next()? },
         "invite" => Admin::Invite,
         "notice" => Admin::Notice {
             to: args.option("to", UserName::parse)?,
-            text: args.body.ok_or_else(|| syntax("a notice needs a text"))?,
+            text: args.text()?.ok_or_else(|| syntax("a notice needs a text"))?,
         },
         "stats" => Admin::Stats,
         "shutdown" => Admin::Shutdown,

@@ -374,6 +374,9 @@ impl Conn {
             Stage::Hello(_) | Stage::Handshake(_) | Stage::Open(_) => Stage::Closing(None),
         };
         self.lines = LineSplitter::new(0);
+        // Whether the other side has really ended shows when the rest of what it sends is dropped; at the
+        // server's own end nothing more was wanted of it, but much may be on its way.
+        self.ended = false;
         self.readable = true;
     }
 

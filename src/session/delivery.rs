@@ -30,6 +30,8 @@ struct Gap {
     until: MessageId,
     /// The last live one, or `until`.
     live: MessageId,
+    /// The count of bytes up to its end.
+    live_at: u64,
 }
 
 /// A live message that came while a page was being read.
@@ -80,7 +82,7 @@ impl Delivery {
     /// A session that has these conversations behind it, and has been sent nothing of them. It is behind
     /// from the start, with a page being read: what comes meanwhile waits.
     pub fn arriving(behind: &[Behind]) -> Delivery {
-        let gap = |b: &Behind| (b.conversation, Gap { sent: b.read, until: b.last, live: b.last });
+        let gap = |b: &Behind| (b.conversation, Gap { sent: b.read, until: b.last, live: b.last, live_at: 0 });
         Delivery {
             gaps: behind.iter().map(gap).collect(),
             marks: Vec::new(),
@@ -98,7 +100,8 @@ impl Delivery {
         self.lag.as_ref().is_none_or(|lag| lag.own.len() < OWN_MAX)
     }
 
-    /// A message is there for it. `queued` are the bytes in its queue, `limit` the most that may be.
+    /// A message is there for it. `queued` are the bytes in its queue, `limit` the most that may be; an
+    /// empty queue takes one message of any length, since no drained byte would ever call for it.
     pub fn offer(
         &mut self,
         conversation: ConversationId,
@@ -109,7 +112,7 @@ impl Delivery {
     ) -> Verdict {
         let bytes = lines.len() as u64;
         match &mut self.lag {
-            None if queued + bytes <= limit => return Verdict::Send,
+            None if queued == 0 || queued + bytes <= limit => return Verdict::Send,
             None => {
                 let lag = self.lag.insert(Box::default());
                 lag.extend(conversation, id);
@@ -204,7 +207,7 @@ impl Delivery {
     /// A message was queued; `at` is the count of bytes up to its end.
     pub fn queued_live(&mut self, conversation: ConversationId, id: MessageId, at: u64) {
         match self.gaps.get_mut(&conversation) {
-            Some(gap) => gap.live = id,
+            Some(gap) => (gap.live, gap.live_at) = (id, at),
             None => self.mark(conversation, id, at),
         }
     }
@@ -223,16 +226,22 @@ impl Delivery {
         self.mark(conversation, read, at);
     }
 
+    /// Everything unread of every conversation was queued.
+    pub fn queued_all_unread(&mut self, at: u64) {
+        for (conversation, gap) in std::mem::take(&mut self.gaps) {
+            self.mark(conversation, gap.live, at);
+        }
+    }
+
     /// The account's marker was moved, perhaps by another session.
     pub fn marker_moved(&mut self, conversation: ConversationId, read: MessageId) {
         if let Some(gap) = self.gaps.get_mut(&conversation) {
             gap.sent = gap.sent.max(read);
             if gap.sent >= gap.until {
-                let live = gap.live;
+                let (live, at) = (gap.live, gap.live_at);
                 self.gaps.remove(&conversation);
                 if live > read {
-                    // Sent before the marker came so far; read by the next line, as every other.
-                    self.mark(conversation, live, 0);
+                    self.mark(conversation, live, at);
                 }
             }
         }
@@ -329,6 +338,13 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_queue_takes_a_message_longer_than_the_limit() {
+        let mut delivery = Delivery::default();
+        assert_eq!(delivery.offer(ROOM, MessageId(1), &lines(2000), 0, LIMIT), Verdict::Send);
+        assert_eq!(delivery.offer(ROOM, MessageId(2), &lines(1), 2000, LIMIT), Verdict::Wait);
+    }
+
+    #[test]
     fn too_much_to_hold_returns_to_the_log() {
         let mut delivery = Delivery::default();
         delivery.offer(ROOM, MessageId(1), &lines(100), 1000, LIMIT);
@@ -392,11 +408,23 @@ mod tests {
     }
 
     #[test]
+    fn own_messages_at_the_end_keep_no_gap_open() {
+        let behind = Behind { conversation: ROOM, read: MessageId(2), last: MessageId(9) };
+        let mut delivery = Delivery::arriving(&[behind]);
+        delivery.queued_live(ROOM, MessageId(10), 50);
+        delivery.queued_unread(ROOM, MessageId(0), MessageId(7), 60);
+        assert_eq!(delivery.read_by_line(1000), [(ROOM, MessageId(7))], "8 and 9 are one's own");
+        delivery.queued_all_unread(70);
+        assert_eq!(delivery.read_by_line(1000), [(ROOM, MessageId(10))]);
+    }
+
+    #[test]
     fn a_marker_moved_elsewhere_closes_a_gap() {
         let behind = Behind { conversation: ROOM, read: MessageId(2), last: MessageId(9) };
         let mut delivery = Delivery::arriving(&[behind]);
         delivery.queued_live(ROOM, MessageId(10), 50);
         delivery.marker_moved(ROOM, MessageId(9));
+        assert_eq!(delivery.read_by_line(49), [], "the live one was not written yet");
         assert_eq!(delivery.read_by_line(1000), [(ROOM, MessageId(10))]);
         delivery.queued_live(ROOM, MessageId(11), 90);
         assert_eq!(delivery.read_by_line(100), [(ROOM, MessageId(11))]);

@@ -46,9 +46,6 @@ impl Database {
     pub fn open(dir: &Path, key: &ServerKey) -> Result<Database, StoreError> {
         make_directory(dir)?;
         let path = dir.join(DATABASE_FILE);
-        let io = |error| StoreError::io(&path, error);
-        // SQLite gives its other files the mode of this one.
-        drop(OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(io)?);
         let sealer = Arc::new(Sealer::new(key));
         let mut sqlite = Sqlite::open(&path, Arc::clone(&sealer))?;
         let found = sqlite.version(&path)?;

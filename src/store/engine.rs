@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::seal::Sealer;
-use super::sqlite::{BatchLost, Sqlite};
+use super::sqlite::{BatchLost, Guard, Sqlite};
 use super::{ServerKey, StoreError};
 use crate::ops::{Answer, Op, Outcome, Query, Refused};
 use crate::protocol::Timestamp;
@@ -31,7 +31,7 @@ impl Engine {
     /// # Errors
     /// Where one is open already.
     pub fn begin(&mut self) -> Result<(), StoreError> {
-        self.sqlite.begin().map_err(|BatchLost(error)| StoreError::sql("beginning a batch", error))
+        self.sqlite.begin().map_err(|lost| StoreError::lost("beginning a batch", lost))
     }
 
     /// Ends a batch and keeps it.
@@ -39,7 +39,7 @@ impl Engine {
     /// # Errors
     /// Where none is open.
     pub fn commit(&mut self) -> Result<(), StoreError> {
-        self.sqlite.commit().map_err(|BatchLost(error)| StoreError::sql("committing a batch", error))
+        self.sqlite.commit().map_err(|lost| StoreError::lost("committing a batch", lost))
     }
 
     /// Ends a batch and loses it.
@@ -52,15 +52,15 @@ impl Engine {
     /// # Errors
     /// As [`Op`] says.
     pub fn apply(&mut self, now: Timestamp, op: &Op) -> Result<Outcome, Refused> {
-        let internal = |BatchLost(error)| {
-            log::error!("the database in memory failed: {error}");
+        let internal = |lost: BatchLost| {
+            log::error!("the database in memory failed: {lost}");
             Refused::Internal
         };
         if self.sqlite.in_batch() {
-            return self.sqlite.apply(now, op).unwrap_or_else(|lost| Err(internal(lost)));
+            return self.sqlite.apply(now, op, Guard::Always).unwrap_or_else(|lost| Err(internal(lost)));
         }
         let applied = self.sqlite.begin().and_then(|()| {
-            let answer = self.sqlite.apply(now, op)?;
+            let answer = self.sqlite.apply(now, op, Guard::Always)?;
             self.sqlite.commit().map(|()| answer)
         });
         self.sqlite.rollback();

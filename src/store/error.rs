@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::sqlite::BatchLost;
 use crate::ops::Refused;
 
 /// Why a store cannot be opened, or an operator command not be done. The text says what to do.
@@ -139,5 +140,12 @@ impl StoreError {
 
     pub(super) fn sql(what: &'static str, source: rusqlite::Error) -> StoreError {
         StoreError::Sql { what, source }
+    }
+
+    pub(super) fn lost(what: &'static str, lost: BatchLost) -> StoreError {
+        match lost {
+            BatchLost::Engine(source) => StoreError::Sql { what, source },
+            BatchLost::Unguarded => StoreError::Died,
+        }
     }
 }

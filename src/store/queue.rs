@@ -122,6 +122,53 @@ impl<T> Outbox<T> {
     }
 }
 
+/// Lets one thread read, and another hold reading up for a moment. Who holds up goes first: a plain mutex
+/// would let reads that follow each other closely pass before it for ever.
+#[derive(Default)]
+pub(super) struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    reading: bool,
+    held_up: bool,
+}
+
+impl Gate {
+    /// Reads, once nobody holds it up.
+    pub(super) fn read<T>(&self, read: impl FnOnce() -> T) -> T {
+        let held_up = |state: &mut GateState| state.held_up;
+        let state = self.changed.wait_while(locked(&self.state), held_up);
+        state.unwrap_or_else(PoisonError::into_inner).reading = true;
+        let _reading = Reading(self);
+        read()
+    }
+
+    /// Waits for the read that is under way, if there is one, and keeps the next from beginning meanwhile.
+    pub(super) fn hold_up<T>(&self, act: impl FnOnce() -> T) -> T {
+        let mut state = locked(&self.state);
+        state.held_up = true;
+        let reading = |state: &mut GateState| state.reading;
+        drop(self.changed.wait_while(state, reading));
+        let done = act();
+        locked(&self.state).held_up = false;
+        self.changed.notify_all();
+        done
+    }
+}
+
+/// A read under way; over when dropped, also by a panic.
+struct Reading<'a>(&'a Gate);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        locked(&self.0.state).reading = false;
+        self.0.changed.notify_all();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,7 +179,7 @@ mod tests {
         for job in 0..10 {
             queue.push(job, 100);
         }
-        let mut take = |most, weight| match queue.take(most, weight, Duration::ZERO) {
+        let take = |most, weight| match queue.take(most, weight, Duration::ZERO) {
             Taken::Jobs(jobs, weight) => (jobs, weight),
             Taken::Nothing | Taken::Closed => (Vec::new(), 0),
         };

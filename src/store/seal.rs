@@ -11,6 +11,7 @@
 //! the transactions were rolled back. The associated data names table, column and row: what is moved
 //! to another place in the database does not open there.
 
+use std::cell::RefCell;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -212,6 +213,50 @@ impl Sealer {
     }
 }
 
+/// The keys of logs that were appended to: the same ones are written to again and again, and making one
+/// costs more than sealing a short body with it.
+pub(super) struct LogKeys(RefCell<Vec<Option<(i64, SealKey)>>>);
+
+/// Keys kept, under a megabyte.
+const LOG_KEYS: usize = 1024;
+
+impl LogKeys {
+    pub(super) fn new() -> LogKeys {
+        LogKeys(RefCell::new((0..LOG_KEYS).map(|_| None).collect()))
+    }
+
+    /// Seals the body of a message.
+    pub(super) fn seal(&self, sealer: &Sealer, log: i64, row: i64, body: &[u8]) -> Result<Vec<u8>, SealError> {
+        let mut kept = self.0.borrow_mut();
+        let slot = usize::try_from(log).unwrap_or(0) % LOG_KEYS;
+        let slot = kept.get_mut(slot).ok_or(SealError)?;
+        let (_, key) = match slot {
+            Some((of, _)) if *of == log => slot.as_mut().ok_or(SealError)?,
+            _ => slot.insert((log, sealer.key(Column::Body, log))),
+        };
+        key.seal(row, body)
+    }
+}
+
+/// Nonces asked of the operating system at once: a call for each message would cost as much as sealing it.
+const NONCES: usize = 128;
+
+thread_local! {
+    /// Nonces that wait. Each is taken once; none is secret.
+    static WAITING: RefCell<Vec<[u8; NONCE_LEN]>> = const { RefCell::new(Vec::new()) };
+}
+
+fn random_nonce() -> Result<[u8; NONCE_LEN], SealError> {
+    WAITING.with_borrow_mut(|waiting| {
+        if waiting.is_empty() {
+            let mut bytes = [0; NONCES * NONCE_LEN];
+            getrandom::fill(&mut bytes).map_err(|_| SealError)?;
+            waiting.extend(bytes.as_chunks().0);
+        }
+        waiting.pop().ok_or(SealError)
+    })
+}
+
 /// The key of one row or one log.
 pub(super) struct SealKey {
     cipher: Aes256Gcm,
@@ -235,8 +280,7 @@ impl SealKey {
 
     /// Seals `plain` for `row`.
     pub(super) fn seal(&self, row: i64, plain: &[u8]) -> Result<Vec<u8>, SealError> {
-        let mut nonce = [0; NONCE_LEN];
-        getrandom::fill(&mut nonce).map_err(|_| SealError)?;
+        let nonce = random_nonce()?;
         let mut sealed = Vec::with_capacity(plain.len() + SEAL_OVERHEAD);
         sealed.extend_from_slice(plain);
         let (data, len) = self.associated(row);

@@ -18,6 +18,8 @@ mod upkeep;
 pub(super) use operator::refusal;
 
 use std::cell::Cell;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +30,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtens
 
 use super::StoreError;
 use super::schema;
-use super::seal::{SealError, Sealer};
+use super::seal::{LogKeys, SealError, Sealer};
 use crate::ops::{AccountId, Answer, ConversationId, MessageId, Op, Outcome, Person, Query, Refused};
 use crate::protocol::{RoomName, Timestamp, UserName};
 
@@ -85,8 +87,11 @@ const WAL_KEEP: i64 = 64 << 20;
 pub(super) struct Sqlite {
     conn: Connection,
     sealer: Arc<Sealer>,
+    log_keys: LogKeys,
     /// The newest time of a message, in milliseconds; no later message gets an earlier one.
     clock: Cell<u64>,
+    #[cfg(test)]
+    commit_fails: Cell<bool>,
 }
 
 /// Why a write or a read did not succeed.
@@ -112,6 +117,15 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
+impl From<BatchLost> for Fault {
+    fn from(lost: BatchLost) -> Fault {
+        match lost {
+            BatchLost::Engine(error) => Fault::Sql(error),
+            BatchLost::Unguarded => Fault::Ours("a write failed in the middle"),
+        }
+    }
+}
+
 impl From<SealError> for Fault {
     fn from(_: SealError) -> Fault {
         Fault::Ours("no randomness to seal with")
@@ -123,13 +137,33 @@ type Outcomes<T> = Result<T, Fault>;
 
 /// What is wrong with the whole batch, not with one operation.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct BatchLost(pub(super) rusqlite::Error);
+pub(super) enum BatchLost {
+    /// The engine, the disk or memory failed.
+    #[error("{0}")]
+    Engine(#[from] rusqlite::Error),
+    /// A write without a savepoint could not be done. Nothing else is wrong: with savepoints the others
+    /// succeed.
+    #[error("a write failed in the middle")]
+    Unguarded,
+}
+
+/// Whether a write can be undone alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// Every write has a savepoint.
+    Always,
+    /// An append has none, because it is refused before it changes anything or fails by a defect of ours;
+    /// that costs the batch, which is then repeated with savepoints.
+    NotForAppends,
+}
 
 impl Sqlite {
     /// Opens the database file for writing, making it where there is none.
     pub(super) fn open(path: &Path, sealer: Arc<Sealer>) -> Result<Sqlite, StoreError> {
         let sql = |error| StoreError::sql("opening the database", error);
+        // SQLite gives its other files the mode of this one.
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+        drop(file.map_err(|error| StoreError::io(path, error))?);
         let mut conn = Connection::open_with_flags(path, OpenFlags::default()).map_err(sql)?;
         wait_for_others(&mut conn).map_err(sql)?;
         // Before anything is written: a file that is not ours, or newer than us, stays as it is.
@@ -177,10 +211,16 @@ impl Sqlite {
         conn.pragma_update(None, "mmap_size", 0)?;
         conn.pragma_update(None, "foreign_keys", false)?;
         conn.pragma_update(None, "trusted_schema", false)?;
-        // Plans that depend on the statement alone: without this, statements that compare a parameter with
-        // an indexed column are compiled anew whenever the parameter changes.
+        // Statements are prepared once: without this, some are planned anew for each value bound to them.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        Ok(Sqlite { conn, sealer, clock: Cell::new(0) })
+        Ok(Sqlite {
+            conn,
+            sealer,
+            log_keys: LogKeys::new(),
+            clock: Cell::new(0),
+            #[cfg(test)]
+            commit_fails: Cell::new(false),
+        })
     }
 
     /// The version of the schema as it is.
@@ -215,6 +255,10 @@ impl Sqlite {
 
     /// Puts a batch on stable storage.
     pub(super) fn commit(&self) -> Result<(), BatchLost> {
+        #[cfg(test)]
+        if self.commit_fails.take() {
+            return Err(BatchLost::Engine(tests::io_error()));
+        }
         self.run("COMMIT")
     }
 
@@ -228,7 +272,8 @@ impl Sqlite {
     }
 
     fn run(&self, sql: &str) -> Result<(), BatchLost> {
-        self.conn.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map(drop).map_err(BatchLost)
+        self.conn.prepare_cached(sql)?.execute([])?;
+        Ok(())
     }
 
     /// Whether a transaction is open.
@@ -238,30 +283,40 @@ impl Sqlite {
 
     /// Applies one write inside a batch. What it began and did not finish is undone; other writes of the
     /// batch are untouched, except where the engine, the disk or memory failed: then all is lost.
-    pub(super) fn apply(&self, now: Timestamp, op: &Op) -> Result<Result<Outcome, Refused>, BatchLost> {
+    pub(super) fn apply(&self, now: Timestamp, op: &Op, guard: Guard) -> Result<Result<Outcome, Refused>, BatchLost> {
+        if guard == Guard::NotForAppends && matches!(op, Op::Append { .. }) {
+            return match self.dispatch(now, op) {
+                Ok(outcome) => Ok(Ok(outcome)),
+                Err(Fault::Refused(refused)) => Ok(Err(refused)),
+                Err(Fault::Sql(error)) if self.sinks_the_batch(&error) => Err(error.into()),
+                Err(Fault::Sql(_) | Fault::Ours(_)) => Err(BatchLost::Unguarded),
+            };
+        }
         self.run("SAVEPOINT op")?;
-        let fault = match self.dispatch(now, op) {
+        let refused = match self.dispatch(now, op) {
             Ok(outcome) => {
                 self.run("RELEASE op")?;
                 return Ok(Ok(outcome));
             }
-            Err(fault) => fault,
-        };
-        let refused = match fault {
-            Fault::Refused(refused) => refused,
-            Fault::Sql(error) if !self.in_batch() || sinks_the_batch(&error) => return Err(BatchLost(error)),
-            fault => self.internal(&fault),
+            Err(Fault::Refused(refused)) => refused,
+            Err(Fault::Sql(error)) if self.sinks_the_batch(&error) => return Err(error.into()),
+            Err(fault) => self.internal(&fault),
         };
         self.run("ROLLBACK TO op")?;
         self.run("RELEASE op")?;
         Ok(Err(refused))
     }
 
+    /// Whether an error says something about the disk, memory or the file, and not about one statement.
+    /// After some of them the engine has rolled the transaction back by itself.
+    fn sinks_the_batch(&self, error: &rusqlite::Error) -> bool {
+        !self.in_batch() || !is_of_one_statement(error)
+    }
+
     /// Runs one write of the operator as a durable transaction of its own.
     pub(super) fn transaction<T>(&self, write: impl FnOnce(&Sqlite) -> Outcomes<T>) -> Outcomes<T> {
-        let lost = |BatchLost(error)| Fault::Sql(error);
-        self.begin().map_err(lost)?;
-        let written = write(self).and_then(|value| self.commit().map_err(lost).map(|()| value));
+        self.begin()?;
+        let written = write(self).and_then(|value| Ok(self.commit().map(|()| value)?));
         self.rollback();
         written
     }
@@ -310,7 +365,7 @@ impl Sqlite {
     pub(super) fn answer(&self, query: &Query) -> Result<Answer, Refused> {
         let own_snapshot = !self.in_batch();
         let begun = if own_snapshot { self.run("BEGIN") } else { Ok(()) };
-        let answer = begun.map_err(|BatchLost(error)| Fault::Sql(error)).and_then(|()| self.look_up(query));
+        let answer = begun.map_err(Fault::from).and_then(|()| self.look_up(query));
         if own_snapshot {
             self.rollback();
         }
@@ -388,17 +443,11 @@ fn wait_for_others(conn: &mut Connection) -> rusqlite::Result<()> {
     }))
 }
 
-/// Whether an error says something about the disk, memory or the file, and not about one statement.
-fn sinks_the_batch(error: &rusqlite::Error) -> bool {
-    !matches!(
-        error.sqlite_error_code(),
-        None | Some(
-            ErrorCode::ConstraintViolation
-                | ErrorCode::TypeMismatch
-                | ErrorCode::TooBig
-                | ErrorCode::ParameterOutOfRange
-        )
-    )
+/// Whether an error leaves the transaction as it is: a defect of ours in one write.
+fn is_of_one_statement(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch};
+    let of_one = [ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch];
+    error.sqlite_error_code().is_none_or(|code| of_one.contains(&code))
 }
 
 /// What the operator can do about an error of the database.
@@ -500,10 +549,10 @@ impl Glob {
         // Names are folded to lower case, so patterns are.
         let pattern = pattern.unwrap_or("*").to_ascii_lowercase();
         if pattern.len() > GLOB_BYTES {
-            return Err(Refused::Quota(GLOB_BYTES as u64).into());
+            return Err(Refused::TooLong(GLOB_BYTES as u64).into());
         }
         if pattern.bytes().filter(|&byte| byte == b'*').count() > GLOB_STARS {
-            return Err(Refused::Quota(GLOB_STARS as u64).into());
+            return Err(Refused::TooLong(GLOB_STARS as u64).into());
         }
         let literal = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
         let from = pattern.get(..literal).unwrap_or_default().to_owned();

@@ -6,8 +6,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::queue::{Outbox, Queue, Taken, locked};
-use super::sqlite::{BatchLost, Fault, Sqlite, advice};
+use super::queue::{Gate, Outbox, Queue, Taken, locked};
+use super::sqlite::{BatchLost, Fault, Guard, Sqlite, advice};
 use crate::ops::{Answer, Done, Entry, Op, OutsideChange, Query, Refused, Ticket};
 use crate::protocol::Timestamp;
 
@@ -23,8 +23,13 @@ const QUEUE_BYTES: usize = 16 << 20;
 /// Reads that may be under way.
 const QUEUE_QUERIES: usize = 4096;
 /// Bytes of answers that may wait for the loop before the reader thread pauses; one answer is at most
-/// about a megabyte.
-pub(super) const ANSWER_BYTES: usize = 8 << 20;
+/// about a megabyte. Tests have less, because sealing is slow in a debug build.
+pub(super) const ANSWER_BYTES: usize = if cfg!(test) { 1 << 20 } else { 8 << 20 };
+/// Pages of the write-ahead log from which it is copied back to the database after a batch (16 MiB): the
+/// more it holds, the more often a page was written before it is copied once. Tests have less.
+const LOG_PAGES: i64 = if cfg!(test) { 64 } else { 4096 };
+/// Pages from which reads are held up for it (64 MiB).
+const LOG_PAGES_MAX: i64 = 4 * LOG_PAGES;
 /// How often an idle writer looks for what operator commands changed.
 const IDLE: Duration = Duration::from_secs(1);
 /// A disk that fails is logged at most this often.
@@ -91,6 +96,8 @@ struct Shared {
     reads: Queue<(Ticket, Query)>,
     outbox: Outbox<Delivery>,
     stats: Mutex<StoreStats>,
+    /// Every read passes it, so that the writer can make a moment without one.
+    gate: Gate,
     wake: Wake,
 }
 
@@ -121,6 +128,7 @@ impl Store {
             reads: Queue::new(),
             outbox: Outbox::new(),
             stats: Mutex::default(),
+            gate: Gate::default(),
             wake,
         });
         let seen_version = sqlite.data_version().map_err(failed)?;
@@ -209,7 +217,7 @@ impl Store {
         if matches!(read, Some(Err(_))) {
             return Err(StoreError::Died);
         }
-        sqlite.checkpoint_all().map_err(|BatchLost(error)| StoreError::sql("emptying the write-ahead log", error))
+        sqlite.checkpoint_all().map_err(|lost| StoreError::lost("emptying the write-ahead log", lost))
     }
 
     #[cfg(test)]
@@ -248,6 +256,13 @@ struct Writer {
     complained: Option<Instant>,
 }
 
+/// What operator commands changed, and how far that was read.
+struct Outside {
+    seen: i64,
+    version: i64,
+    changes: Vec<OutsideChange>,
+}
+
 impl Writer {
     fn run(mut self) -> Sqlite {
         let shared = Arc::clone(&self.shared);
@@ -270,16 +285,22 @@ impl Writer {
                 Job::Tamper(tamper) => tamper(&self.sqlite),
             }
         }
+        if writes.is_empty() {
+            return self.idle();
+        }
         let count = writes.len();
-        let mut news = Vec::with_capacity(count);
-        let mut outside = (self.seen, self.seen_version, Vec::new());
-        let committed = self.transact(&writes, &mut news, &mut outside);
+        let mut outside = Outside { seen: self.seen, version: self.seen_version, changes: Vec::new() };
+        let mut committed = self.transact(&writes, Guard::NotForAppends, &mut outside);
+        if matches!(committed, Err(BatchLost::Unguarded)) {
+            self.sqlite.rollback();
+            committed = self.transact(&writes, Guard::Always, &mut outside);
+        }
         // Taken up before the answers, also where this batch failed: others committed it.
-        (self.seen, self.seen_version) = (outside.0, outside.1);
-        let mut delivered: Vec<News> = outside.2.into_iter().map(News::Outside).collect();
+        (self.seen, self.seen_version) = (outside.seen, outside.version);
+        let mut news: Vec<News> = outside.changes.into_iter().map(News::Outside).collect();
         match committed {
-            Ok(()) => {
-                delivered.append(&mut news);
+            Ok(answers) => {
+                news.extend(answers);
                 self.recovered();
                 let mut stats = locked(&self.shared.stats);
                 stats.commits += 1;
@@ -287,69 +308,82 @@ impl Writer {
                 stats.last_batch = count as u64;
                 stats.largest_batch = stats.largest_batch.max(count as u64);
             }
-            Err(BatchLost(error)) => {
+            Err(lost) => {
                 self.sqlite.rollback();
-                self.complain(count, &error);
+                self.complain(count, &lost);
                 locked(&self.shared.stats).failures += 1;
                 let internal = |write: Write| News::Answer(write.ticket, Done::Op(Err(Refused::Internal)));
-                delivered.extend(writes.into_iter().map(internal));
+                news.extend(writes.into_iter().map(internal));
             }
         }
-        self.shared.deliver(Delivery { news: delivered, ops: count, op_bytes: weight, queries: 0 }, 0);
+        self.shared.deliver(Delivery { news, ops: count, op_bytes: weight, queries: 0 }, 0);
         // After the answers, so that none waits for it.
-        if let Err(BatchLost(error)) = self.sqlite.checkpoint() {
-            self.complain(0, &error);
+        if let Err(lost) = self.checkpoint() {
+            self.complain(0, &lost);
         }
     }
 
-    fn transact(
-        &self,
-        writes: &[Write],
-        news: &mut Vec<News>,
-        outside: &mut (i64, i64, Vec<OutsideChange>),
-    ) -> Result<(), BatchLost> {
+    /// Copies the write-ahead log back once it has grown long.
+    fn checkpoint(&self) -> Result<(), BatchLost> {
+        let pages = self.sqlite.log_pages()?;
+        // It can begin anew only after a moment in which nobody reads from it. Reads that follow each other
+        // closely leave none, so one is made. A backup that is under way is not waited for.
+        match pages {
+            LOG_PAGES_MAX.. => self.shared.gate.hold_up(|| self.sqlite.checkpoint()),
+            LOG_PAGES.. => self.sqlite.checkpoint(),
+            _ => Ok(()),
+        }
+    }
+
+    /// One transaction; its answers, once they are on stable storage.
+    fn transact(&self, writes: &[Write], guard: Guard, outside: &mut Outside) -> Result<Vec<News>, BatchLost> {
         self.sqlite.begin()?;
         // Nobody else can commit from here on, so what is found now is what lies in front of this batch.
         *outside = self.outside()?;
+        let mut answers = Vec::with_capacity(writes.len());
         for Write { ticket, now, op } in writes {
-            news.push(News::Answer(*ticket, Done::Op(self.sqlite.apply(*now, op)?)));
+            answers.push(News::Answer(*ticket, Done::Op(self.sqlite.apply(*now, op, guard)?)));
         }
-        self.sqlite.commit()
+        self.sqlite.commit()?;
+        Ok(answers)
     }
 
-    /// What operator commands changed since the last look: the last announcement, the version, the changes.
-    fn outside(&self) -> Result<(i64, i64, Vec<OutsideChange>), BatchLost> {
+    /// What operator commands changed since the last look.
+    fn outside(&self) -> Result<Outside, BatchLost> {
         let lost = |fault| match fault {
-            Fault::Sql(error) => BatchLost(error),
-            Fault::Refused(_) | Fault::Ours(_) => BatchLost(rusqlite::Error::InvalidQuery),
+            Fault::Sql(error) => BatchLost::Engine(error),
+            Fault::Refused(_) | Fault::Ours(_) => BatchLost::Engine(rusqlite::Error::InvalidQuery),
         };
         let version = self.sqlite.data_version().map_err(lost)?;
         if version == self.seen_version {
-            return Ok((self.seen, version, Vec::new()));
+            return Ok(Outside { seen: self.seen, version, changes: Vec::new() });
         }
         let found = self.sqlite.announcements(self.seen).map_err(lost)?;
         let seen = found.last().map_or(self.seen, |(id, _)| *id);
-        Ok((seen, version, found.into_iter().map(|(_, change)| change).collect()))
+        Ok(Outside { seen, version, changes: found.into_iter().map(|(_, change)| change).collect() })
     }
 
     /// Looks for what operator commands changed while nothing else happens.
     fn idle(&mut self) {
-        let found = match self.outside() {
-            Ok((seen, version, found)) => {
+        match self.outside() {
+            Ok(Outside { seen, version, changes }) => {
                 (self.seen, self.seen_version) = (seen, version);
-                found
+                if !changes.is_empty() {
+                    let news = changes.into_iter().map(News::Outside).collect();
+                    self.shared.deliver(Delivery { news, ops: 0, op_bytes: 0, queries: 0 }, 0);
+                }
             }
-            Err(BatchLost(error)) => return self.complain(0, &error),
-        };
-        if !found.is_empty() {
-            let news = found.into_iter().map(News::Outside).collect();
-            self.shared.deliver(Delivery { news, ops: 0, op_bytes: 0, queries: 0 }, 0);
+            Err(lost) => self.complain(0, &lost),
         }
     }
 
-    fn complain(&mut self, ops: usize, error: &rusqlite::Error) {
+    fn complain(&mut self, ops: usize, lost: &BatchLost) {
         if self.complained.is_none_or(|since| since.elapsed() >= COMPLAINT_EVERY) {
-            log::error!("the store failed, {ops} writes were refused: {error}; {}", advice(error));
+            let advice = match lost {
+                BatchLost::Engine(error) => advice(error),
+                BatchLost::Unguarded => "please report this as a defect",
+            };
+            log::error!("the store failed, {ops} writes were refused: {lost}; {advice}");
             self.complained = Some(Instant::now());
         }
     }
@@ -369,7 +403,7 @@ fn read(sqlite: &Sqlite, shared: &Shared) {
             Taken::Jobs(jobs, _) => {
                 for (ticket, query) in jobs {
                     shared.outbox.wait_for_room(ANSWER_BYTES);
-                    let answer = sqlite.answer(&query);
+                    let answer = shared.gate.read(|| sqlite.answer(&query));
                     let bytes = answer.as_ref().map_or(0, answer_bytes);
                     locked(&shared.stats).queries += 1;
                     let news = vec![News::Answer(ticket, Done::Query(answer))];

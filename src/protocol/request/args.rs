@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::protocol::MAX_TEXT;
+
 use super::{Body, NameInvalid, ParseError, Password, RoomName, Target, UserName, Verb, syntax};
 
 /// The arguments of one command, split by its row of the table.
@@ -101,6 +103,14 @@ impl<'a> Args<'a> {
         Ok(Password::new(&self.next()?))
     }
 
+    /// The body, where it is a text that is repeated to others.
+    pub(super) fn text(&self) -> Result<Option<&'a str>, ParseError> {
+        match self.body {
+            Some(text) if text.len() > MAX_TEXT => Err(ParseError::TooMany(MAX_TEXT, "bytes in such a text")),
+            body => Ok(body),
+        }
+    }
+
     /// All that is left, as names.
     pub(super) fn users(&mut self) -> Result<Vec<UserName>, ParseError> {
         self.positional.by_ref().map(|name| Ok(UserName::parse(&name)?)).collect()
@@ -180,6 +190,9 @@ fn option<'a>(verb: &'static Verb, word: &Cow<'a, str>) -> Result<Option<(&'stat
     let Some((key, value)) = word.split_once('=') else { return Ok(None) };
     let folded = key.to_ascii_lowercase();
     if let Some(known) = verb.options.iter().find(|known| **known == folded) {
+        if matches!(word, Cow::Borrowed(_)) && value.starts_with('"') {
+            return Err(syntax(format!("quotes go around the whole: \"{known}=…\"")));
+        }
         let value = match word {
             Cow::Borrowed(word) => Cow::Borrowed(word.get(key.len() + 1..).unwrap_or_default()),
             Cow::Owned(_) => Cow::Owned(value.to_owned()),

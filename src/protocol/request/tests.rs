@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::MAX_TEXT;
 use crate::protocol::verb::{ADMIN_VERBS, VERBS};
 use proptest::prelude::*;
 
@@ -214,5 +215,18 @@ proptest! {
     fn anything_can_be_read(line in "\\PC{0,80}") {
         let _ = Sentence::read(&line);
         let _ = parse(&line);
+    }
+}
+
+#[test]
+fn remarks_are_short() {
+    let long = "x".repeat(MAX_TEXT + 1);
+    for line in
+        ["/away ", "/leave #r ", "/topic #r ", "/create #r :", "/kick #r bob ", "/ban #r bob ", "/admin kick bob "]
+    {
+        let fits = format!("{line}{}", &long[1..]);
+        assert!(matches!(parse(&fits), Some(Ok(_))), "{line}");
+        let over = format!("{line}{long}");
+        assert!(matches!(parse(&over), Some(Err(ParseError::TooMany(MAX_TEXT, _)))), "{line}");
     }
 }

@@ -63,8 +63,8 @@ CREATE TABLE conversation(
     last_time INTEGER NOT NULL DEFAULT 0,
     oldest_time INTEGER                         -- NULL: none is there
 ) STRICT;
-CREATE UNIQUE INDEX conversation_pair ON conversation(a, b) WHERE a IS NOT NULL;
-CREATE INDEX conversation_age ON conversation(oldest_time) WHERE oldest_time IS NOT NULL;
+CREATE UNIQUE INDEX conversation_pair ON conversation(a, b);
+CREATE INDEX conversation_age ON conversation(oldest_time);
 
 -- Clustered by conversation, so that a page of a log is a range of one tree and an append changes one leaf.
 CREATE TABLE message(
@@ -96,7 +96,7 @@ CREATE TABLE room(
     topic BLOB                                  -- sealed
 ) STRICT;
 CREATE INDEX room_creator ON room(creator);
-CREATE INDEX room_empty ON room(empty_since) WHERE empty_since IS NOT NULL;
+CREATE INDEX room_empty ON room(empty_since);
 
 CREATE TABLE member(
     room INTEGER NOT NULL,

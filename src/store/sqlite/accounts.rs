@@ -1,5 +1,7 @@
 //! Accounts: making, entering and erasing them.
 
+use zeroize::Zeroizing;
+
 use super::super::seal::Column;
 use super::{Outcomes, Sqlite};
 use crate::ops::{
@@ -100,7 +102,7 @@ impl Sqlite {
             .sealer
             .key(Column::Verifier, account.0)
             .open(account.0, &sealed)
-            .and_then(|plain| super::credentials::decode(&plain))
+            .and_then(|plain| super::credentials::decode(&Zeroizing::new(plain)))
             .ok_or(super::Fault::Ours(
                 "the verifier of an account does not open: the database was changed by others",
             ))?;

@@ -2,7 +2,6 @@
 
 use subtle::ConstantTimeEq;
 
-use super::super::seal::Column;
 use super::{Fault, MESSAGES_MAX, Outcomes, Sqlite};
 use crate::ops::{
     AccountId, Appended, ConversationId, Destination, MessageId, Outcome, POST_KEY_LIFE_MS, Person, Refused,
@@ -24,7 +23,7 @@ pub(super) fn split_row_key(key: i64) -> (ConversationId, MessageId) {
     (ConversationId(key >> 32), MessageId((key & 0xffff_ffff).unsigned_abs()))
 }
 
-/// The head of a log after an append.
+/// The place in a log where the next message goes.
 struct Head {
     conversation: ConversationId,
     id: MessageId,
@@ -99,11 +98,24 @@ impl Sqlite {
     fn append_to(&self, time: Timestamp, sender: &Person, target: &Target, body: &str) -> Outcomes<Appended> {
         let (to, head) = match target {
             Target::User(name) => {
-                let receiver = self.receiver(sender.id, name)?;
-                let head = self.bump_direct(time, sender.id, receiver)?;
+                let (receiver, head) = self.head_of_pair(sender.id, name)?;
+                let head = match head {
+                    Some(head) => head,
+                    None => self.insert_pair(sender.id, receiver)?,
+                };
+                let by_a = sender.id <= receiver;
+                let sql = "UPDATE conversation SET last = ?2, last_time = ?3, sent_a = sent_a + ?4 WHERE id = ?1";
+                self.execute(sql, (head.conversation, head.id, time, by_a))?;
                 (Destination::User(Person { id: receiver, name: name.clone() }), head)
             }
-            Target::Room(name) => (Destination::Room(name.clone()), self.bump_room(time, sender.id, name, body)?),
+            Target::Room(name) => {
+                let head = self.head_of_room(sender.id, name, body)?;
+                let sql = "UPDATE conversation SET last = ?2, last_time = ?3 WHERE id = ?1";
+                self.execute(sql, (head.conversation, head.id, time))?;
+                let sql = "UPDATE marker SET sent = sent + 1 WHERE account = ?1 AND conversation = ?2";
+                self.execute(sql, (sender.id, head.conversation))?;
+                (Destination::Room(name.clone()), head)
+            }
         };
         let Head { conversation, id, first } = head;
         if id.0 >= MESSAGES_MAX {
@@ -113,53 +125,52 @@ impl Sqlite {
             self.execute("UPDATE conversation SET oldest_time = ?2 WHERE id = ?1", (conversation, time))?;
         }
         let row = row_key(conversation, id);
-        let sealed = self.sealer.key(Column::Body, conversation.0).seal(row, body.as_bytes())?;
+        let sealed = self.log_keys.seal(&self.sealer, conversation.0, row, body.as_bytes())?;
         let sql = "INSERT INTO message(id, time, sender, body) VALUES (?1, ?2, ?3, ?4)";
         self.execute(sql, (row, time, sender.id, sealed))?;
         Ok(Appended { to, conversation, id, time, duplicate: false })
     }
 
-    /// The receiver of a direct message. A sender that was erased a moment ago reaches nobody.
-    fn receiver(&self, sender: AccountId, name: &UserName) -> Outcomes<AccountId> {
-        let sql = "SELECT r.id FROM account r, account s
-                   WHERE r.name = ?1 AND r.erased = 0 AND s.id = ?2 AND s.erased = 0";
-        self.find(sql, (name, sender), |row| row.get(0))?.ok_or_else(|| Refused::NoSuchUser.into())
+    /// The receiver of a direct message, and the next place in the log with them if there is one. A sender
+    /// that was erased a moment ago reaches nobody.
+    fn head_of_pair(&self, sender: AccountId, receiver: &UserName) -> Outcomes<(AccountId, Option<Head>)> {
+        let sql = "SELECT r.id, c.id, c.last, c.oldest FROM account r JOIN account s ON s.id = ?2
+                   LEFT JOIN conversation c ON c.a = min(r.id, s.id) AND c.b = max(r.id, s.id)
+                   WHERE r.name = ?1 AND r.erased = 0 AND s.erased = 0";
+        let found = self.find(sql, (receiver, sender), |row| {
+            let conversation: Option<ConversationId> = row.get(1)?;
+            Ok((row.get(0)?, conversation.map(|conversation| next(row, conversation, 2)).transpose()?))
+        })?;
+        found.ok_or_else(|| Refused::NoSuchUser.into())
     }
 
-    fn bump_direct(&self, time: Timestamp, sender: AccountId, receiver: AccountId) -> Outcomes<Head> {
-        let (a, b) = (sender.min(receiver), sender.max(receiver));
-        let sql = "UPDATE conversation SET last = last + 1, sent_a = sent_a + ?3, last_time = ?4
-                   WHERE a = ?1 AND b = ?2 RETURNING id, last, oldest";
-        if let Some(head) = self.find(sql, (a, b, a == sender, time), head)? {
-            return Ok(head);
-        }
+    /// Begins the log of two people.
+    fn insert_pair(&self, one: AccountId, other: AccountId) -> Outcomes<Head> {
+        let (a, b) = (one.min(other), one.max(other));
         let conversation = self.insert_conversation(Some((a, b)))?;
         let sql = "INSERT INTO marker(account, conversation, read) VALUES (?1, ?2, 0)";
         self.execute(sql, (a, conversation))?;
         if a != b {
             self.execute(sql, (b, conversation))?;
         }
-        let sql = "UPDATE conversation SET last = 1, sent_a = ?2, last_time = ?3 WHERE id = ?1";
-        self.execute(sql, (conversation, a == sender, time))?;
         Ok(Head { conversation, id: MessageId(1), first: true })
     }
 
-    fn bump_room(&self, time: Timestamp, sender: AccountId, name: &RoomName, body: &str) -> Outcomes<Head> {
-        let room = self.room_named(name)?.ok_or(Refused::NoSuchRoom)?;
-        if room.e2e && !is_envelope(body) {
-            let sql = "SELECT 1 FROM marker WHERE account = ?1 AND conversation = ?2";
-            return Err(match self.find(sql, (sender, room.id), |_| Ok(()))? {
-                Some(()) => Refused::E2eRequired.into(),
-                None => self.refusal_for_stranger(&room, sender)?.into(),
-            });
-        }
-        // A member's marker is there, a stranger's is not.
-        let sql = "UPDATE marker SET sent = sent + 1 WHERE account = ?1 AND conversation = ?2";
-        if self.execute(sql, (sender, room.id))? == 0 {
+    /// The next place in the log of a room, for a member.
+    fn head_of_room(&self, sender: AccountId, name: &RoomName, body: &str) -> Outcomes<Head> {
+        let sql = "SELECT r.id, r.e2e, m.account IS NOT NULL, c.last, c.oldest
+                   FROM room r JOIN conversation c ON c.id = r.id
+                   LEFT JOIN marker m ON m.account = ?2 AND m.conversation = r.id WHERE r.name = ?1";
+        let found = self.find(sql, (name, sender), |row| Ok((row.get(1)?, row.get(2)?, next(row, row.get(0)?, 3)?)))?;
+        let (e2e, member, head): (bool, bool, Head) = found.ok_or(Refused::NoSuchRoom)?;
+        if !member {
+            let room = self.room_named(name)?.ok_or(Refused::NoSuchRoom)?;
             return Err(self.refusal_for_stranger(&room, sender)?.into());
         }
-        let sql = "UPDATE conversation SET last = last + 1, last_time = ?2 WHERE id = ?1 RETURNING id, last, oldest";
-        Ok(self.statement(sql)?.query_row((room.id, time), head)?)
+        if e2e && !is_envelope(body) {
+            return Err(Refused::E2eRequired.into());
+        }
+        Ok(head)
     }
 
     /// Makes a log, of a room or of two people.
@@ -173,9 +184,11 @@ impl Sqlite {
     }
 }
 
-fn head(row: &rusqlite::Row<'_>) -> rusqlite::Result<Head> {
-    let (id, oldest): (MessageId, MessageId) = (row.get(1)?, row.get(2)?);
-    Ok(Head { conversation: row.get(0)?, id, first: id == oldest })
+/// The place behind the last message, whose number and that of the oldest stand in two columns.
+fn next(row: &rusqlite::Row<'_>, conversation: ConversationId, last: usize) -> rusqlite::Result<Head> {
+    let (MessageId(last), oldest): (_, MessageId) = (row.get(last)?, row.get(last + 1)?);
+    let id = MessageId(last + 1);
+    Ok(Head { conversation, id, first: id == oldest })
 }
 
 /// Whether a body is an end-to-end envelope: `e2e:` and canonical base64 with padding.

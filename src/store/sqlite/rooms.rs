@@ -184,7 +184,7 @@ impl Sqlite {
             if self.find(owned, (room.id, role_number(Role::Owner)), |_| Ok(()))?.is_none() {
                 let sql = "SELECT a.id, a.name FROM member m JOIN account a ON a.id = m.account
                            WHERE m.room = ?1 ORDER BY m.joined LIMIT 1";
-                heir = self.find(sql, [room.id], |row| person_from(row))?;
+                heir = self.find(sql, [room.id], person_from)?;
             }
             if let Some(heir) = &heir {
                 let sql = "UPDATE member SET role = ?3 WHERE room = ?1 AND account = ?2";

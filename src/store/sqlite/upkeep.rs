@@ -17,12 +17,6 @@ const SWEEP_ROWS: usize = 1000;
 const SWEEP_BYTES: usize = 4 << 20;
 /// How long an announcement is kept: a running daemon reads it within a second.
 const ANNOUNCEMENT_LIFE_MS: u64 = 24 * 3600 * 1000;
-/// Pages of the write-ahead log from which it is copied back to the database after a batch (16 MiB): the
-/// more it holds, the more often a page was written before it has to be copied once.
-const WAL_PAGES: i64 = 4096;
-/// Pages from which it is copied back even if a reader has to be waited for (128 MiB).
-const WAL_PAGES_MAX: i64 = 8 * WAL_PAGES;
-
 /// What a sweep may still do.
 struct Budget {
     rows: usize,
@@ -164,15 +158,14 @@ impl Sqlite {
         }))
     }
 
-    /// Copies the write-ahead log back to the database if it has grown long. Returns its pages.
-    pub(in crate::store) fn checkpoint(&self) -> Result<i64, BatchLost> {
-        let pages = self.checkpoint_as("PRAGMA wal_checkpoint(NOOP)")?;
-        if pages >= WAL_PAGES_MAX {
-            self.checkpoint_as("PRAGMA wal_checkpoint(RESTART)")?;
-        } else if pages >= WAL_PAGES {
-            self.checkpoint_as("PRAGMA wal_checkpoint(PASSIVE)")?;
-        }
-        Ok(pages)
+    /// Pages in the write-ahead log.
+    pub(in crate::store) fn log_pages(&self) -> Result<i64, BatchLost> {
+        self.checkpoint_as("PRAGMA wal_checkpoint(NOOP)")
+    }
+
+    /// Copies the write-ahead log back to the database as far as nobody reads from it; waits for nobody.
+    pub(in crate::store) fn checkpoint(&self) -> Result<(), BatchLost> {
+        self.checkpoint_as("PRAGMA wal_checkpoint(PASSIVE)").map(drop)
     }
 
     /// Copies all of the write-ahead log back and empties it.
@@ -181,10 +174,7 @@ impl Sqlite {
     }
 
     fn checkpoint_as(&self, sql: &str) -> Result<i64, BatchLost> {
-        self.conn
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.query_row([], |row| row.get(1)))
-            .map_err(BatchLost)
+        Ok(self.conn.prepare_cached(sql)?.query_row([], |row| row.get(1))?)
     }
 
     /// Copies the database as it is at this moment into the empty file `dest`, as one file without a

@@ -1,0 +1,91 @@
+//! A seeded simulation of the core: the real [`Core`](downstream::commands::Core), driven by a schedule
+//! that chance draws, with a clock, a network, a hasher and a store whose answers come when the schedule
+//! says. The store is the real engine in memory; batches of writes are lost now and then, reads fail.
+//!
+//! An oracle reads what the network was given and what the store committed, and nothing else:
+//!
+//! - every command gets its one reply, in order; rows are never interleaved; every line is well-formed;
+//! - what is acknowledged is committed, what is refused is not there, a key stores once;
+//! - each session gets the messages of its conversations in order, once, and in the end all of them,
+//!   also after having been far behind; nothing reaches a stranger, or anybody before the login's reply;
+//! - what is queued and what is waited for stays within its bounds;
+//! - a read marker never passes a message that no session showed to have got, and a login tells exactly
+//!   what is unread;
+//! - when everybody has gone, nothing is left.
+//!
+//! One `u64` decides everything. A failure names it: `SIM_SEED=… SIM_STEPS=…` runs that one again.
+//! `SIM_SEEDS=…` runs so many from `SIM_SEED` on, `SIM_SHOW=…` prints more of what led to a failure.
+#![cfg(feature = "daemon")]
+#![expect(clippy::panic, clippy::expect_used, clippy::print_stderr, reason = "this is a test")]
+#![expect(unreachable_pub, reason = "the modules below are of this test alone")]
+
+#[path = "simulation/backend.rs"]
+mod backend;
+#[path = "simulation/client.rs"]
+mod client;
+#[path = "simulation/model.rs"]
+mod model;
+#[path = "simulation/oracle.rs"]
+mod oracle;
+#[path = "simulation/rng.rs"]
+mod rng;
+#[path = "simulation/trace.rs"]
+mod trace;
+#[path = "simulation/wire.rs"]
+mod wire;
+#[path = "simulation/world.rs"]
+mod world;
+
+use std::panic::AssertUnwindSafe;
+
+/// Seeds and steps of each in an ordinary run: 10⁵ steps.
+const SEEDS: u64 = 50;
+const STEPS: u64 = 2000;
+/// Steps between two points at which everything comes to its end and must be complete.
+const ROUND: u64 = 500;
+
+/// Runs one seed; on failure prints what led to it.
+fn run(seed: u64, steps: u64) -> (u64, u64, u64) {
+    let mut world = world::World::new(seed);
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        for step in 1..=steps {
+            world.step();
+            if step % ROUND == 0 {
+                world.quiesce();
+                if step % (2 * ROUND) == 0 {
+                    world.acknowledge();
+                }
+            }
+        }
+        let fingerprint = world.fingerprint();
+        world.finish();
+        fingerprint
+    }));
+    result.unwrap_or_else(|cause| {
+        let why = cause.downcast_ref::<String>().map_or("see above", String::as_str);
+        eprintln!("{}\n{why}\nSIM_SEED={seed} SIM_STEPS={steps} runs this again", world.story());
+        std::panic::resume_unwind(cause)
+    })
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+#[test]
+fn the_core_keeps_its_promises() {
+    let steps = number("SIM_STEPS").unwrap_or(STEPS);
+    let (from, seeds) = match (number("SIM_SEED"), number("SIM_SEEDS")) {
+        (Some(seed), None) => (seed, 1),
+        (seed, seeds) => (seed.unwrap_or(1), seeds.unwrap_or(SEEDS)),
+    };
+    for seed in from..from + seeds {
+        run(seed, steps);
+    }
+}
+
+#[test]
+fn a_seed_is_a_run() {
+    assert_eq!(run(7, 1500), run(7, 1500));
+}
