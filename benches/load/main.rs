@@ -96,8 +96,8 @@ impl Work {
         match self {
             Work::Offline | Work::Fetch => kind == Kind::Downstream,
             Work::Storm => matches!(kind, Kind::Downstream | Kind::Bare),
-            // ngIRCd takes longer than a minute to bring a thousand people into one room.
-            Work::Room1000 => kind != Kind::Ngircd,
+            // ngIRCd takes longer than a minute to take in a thousand people.
+            Work::Room1000 | Work::Idle => kind != Kind::Ngircd,
             _ => true,
         }
     }

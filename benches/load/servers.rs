@@ -52,7 +52,6 @@ impl Pair {
         let pair = Pair { cert: dir.join("cert.pem"), key: dir.join("key.pem") };
         fs::write(&pair.cert, made.cert.pem())?;
         fs::write(&pair.key, made.signing_key.serialize_pem())?;
-        // One server gives its rights up before it reads them.
         Ok(pair)
     }
 }
@@ -91,7 +90,7 @@ impl Server {
                     dir.join("data").display(),
                 );
                 fs::write(&config, text)?;
-                let mut command = Command::new(env!("CARGO_BIN_EXE_downstream"));
+                let mut command = tied(env!("CARGO_BIN_EXE_downstream"));
                 command.arg("--config").arg(&config).env("RUST_LOG", "warn");
                 command
             }
@@ -112,7 +111,7 @@ impl Server {
                     log = dir.join("server.log").display(),
                 );
                 fs::write(&config, text)?;
-                let mut command = Command::new("/usr/sbin/inspircd");
+                let mut command = tied("/usr/sbin/inspircd");
                 command.args(["--runasroot", "--nofork", "--nopid", "--config"]).arg(&config);
                 command
             }
@@ -126,7 +125,7 @@ impl Server {
                      [SSL]\nCertFile = {cert}\nKeyFile = {key}\nPorts = {port}\n",
                 );
                 fs::write(&config, text)?;
-                let mut command = Command::new("/usr/sbin/ngircd");
+                let mut command = tied("/usr/sbin/ngircd");
                 command.arg("-n").arg("-f").arg(&config);
                 command
             }
@@ -162,6 +161,17 @@ impl Server {
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().map_err(|_| "VmRSS is no number")?;
         Ok(kib * 1024)
     }
+}
+
+/// A command that the kernel ends when this program is killed, where util-linux is there to say so.
+fn tied(program: &str) -> Command {
+    let setpriv = "/usr/bin/setpriv";
+    if !Path::new(setpriv).exists() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", program]);
+    command
 }
 
 impl Drop for Server {
