@@ -140,6 +140,7 @@ impl Server {
             if begun.elapsed() > Duration::from_secs(20) {
                 return Err(format!("{} does not listen", kind.name()).into());
             }
+            // Servers of others say nothing when they listen: they are asked, for 20 s at most.
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(server)

@@ -30,8 +30,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(200);
 
 impl Reactor {
     pub(super) fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
-        let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
-        slot.conn.as_deref_mut()
+        live(&mut self.slots, id)
     }
 
     /// The connection, to be flushed at the end of the turn.
@@ -58,7 +57,7 @@ impl Reactor {
 
     pub(super) fn arm(&mut self, id: ConnId) {
         let Reactor { slots, timers, .. } = self;
-        if let Some(conn) = slots.get_mut(id.slot as usize).and_then(|slot| slot.conn.as_deref_mut()) {
+        if let Some(conn) = live(slots, id) {
             timers.arm(id, conn.deadlines.next(), &mut conn.deadlines.armed);
         }
     }
@@ -163,8 +162,8 @@ impl Reactor {
             let has_room = self.store.has_room();
             let takes_line = self.core.takes_line(id);
             let Reactor { slots, tls, scratch, .. } = self;
-            let Some(conn) = slots.get_mut(id.slot as usize).and_then(|slot| slot.conn.as_deref_mut()) else { return };
-            if conn.id != id || !conn.readable || conn.ended {
+            let Some(conn) = live(slots, id) else { return };
+            if !conn.readable || conn.ended {
                 break;
             }
             // Lines that cannot be taken now are left to the sender's side of the network.
@@ -208,10 +207,7 @@ impl Reactor {
     /// Gives the core the lines that it takes. Answers whether there are no more.
     pub(super) fn feed(&mut self, id: ConnId) -> bool {
         let Reactor { slots, core, effects, now, store, limits, .. } = self;
-        let Some(conn) = slots.get_mut(id.slot as usize).and_then(|slot| slot.conn.as_deref_mut()) else { return true };
-        if conn.id != id || !conn.is_open() {
-            return true;
-        }
+        let Some(conn) = live(slots, id).filter(|conn| conn.is_open()) else { return true };
         let (mut exhausted, mut took) = (false, false);
         while core.takes_line(id) && store.has_room() {
             let Some(line) = conn.lines.next_line() else {
@@ -375,10 +371,7 @@ impl Reactor {
 
     pub(super) fn flush_one(&mut self, id: ConnId) {
         let Reactor { slots, gather, now, limits, .. } = self;
-        let Some(slot) = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation) else {
-            return;
-        };
-        let Some(conn) = slot.conn.as_deref_mut() else { return };
+        let Some(conn) = live(slots, id) else { return };
         conn.dirty = false;
         let before = conn.flushed;
         let progress = match conn.flush(gather) {
@@ -417,6 +410,12 @@ impl Reactor {
             }
         }
     }
+}
+
+/// The connection of this name, unless it is gone; also where the slot is another's by now.
+fn live(slots: &mut [Slot], id: ConnId) -> Option<&mut Conn> {
+    let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
+    slot.conn.as_deref_mut()
 }
 
 /// The token of a connection: its generation above its slot, so that an event for one that is gone in the

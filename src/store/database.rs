@@ -185,6 +185,7 @@ fn lock(dir: &Path) -> Result<Option<File>, StoreError> {
             Ok(()) => return Ok(Some(file)),
             Err(rustix::io::Errno::WOULDBLOCK) if since.elapsed() >= LOCK_WAIT => return Ok(None),
             Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {
+                // A lock has nothing that could be waited for; bounded by LOCK_WAIT, before anything runs.
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(error) => return Err(io(error.into())),

@@ -438,6 +438,7 @@ impl Sqlite {
 fn wait_for_others(conn: &mut Connection) -> rusqlite::Result<()> {
     let polls = i32::try_from(BUSY_WAIT.as_millis() / BUSY_POLL.as_millis()).unwrap_or(i32::MAX);
     conn.busy_handler(Some(move |tried: i32| {
+        // On the store's own threads or in an operator's command, never in the loop; bounded by BUSY_WAIT.
         std::thread::sleep(BUSY_POLL);
         tried < polls
     }))
