@@ -349,6 +349,10 @@ impl Core {
                 let line = Line::err(head, Code::Conflict).key("id", id);
                 return self.reply(conn, line.text("that key was used for something else"));
             }
+            Refused::Epoch(last) => {
+                let line = Line::err(head, Code::Conflict).key("epoch", last);
+                return self.reply(conn, line.text("that is not the next place of the log"));
+            }
             Refused::Quota(max) => {
                 let line = Line::err(head, Code::Quota).key("max", max);
                 return self.reply(conn, line.text("there are too many already"));

@@ -9,12 +9,14 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod credentials;
+mod directory;
 mod read;
 mod write;
 
 use std::fmt;
 
 pub use self::credentials::*;
+pub use self::directory::*;
 pub use self::read::*;
 pub use self::write::*;
 use crate::protocol::UserName;
@@ -81,6 +83,9 @@ pub enum Refused {
     /// The key of a `/post` was used for something else: the message that it made.
     #[error("the key was used for message {0}")]
     Conflict(MessageId),
+    /// The roster's log has come to this epoch.
+    #[error("the last epoch is {0}")]
+    Epoch(u32),
     /// More than this many would be kept.
     #[error("at most {0}")]
     Quota(u64),

@@ -438,7 +438,7 @@ fn code(refused: Refused) -> Code {
         Refused::TooLong(_) => Code::TooLong,
         Refused::Forbidden => Code::Forbidden,
         Refused::Banned => Code::Banned,
-        Refused::Conflict(_) => Code::Conflict,
+        Refused::Conflict(_) | Refused::Epoch(_) => Code::Conflict,
         Refused::NotFound => Code::NotFound,
         Refused::NameTaken => Code::NameTaken,
         Refused::AuthFailed => Code::AuthFailed,

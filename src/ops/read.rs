@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{AccountId, Behind, ConversationId, Credentials, MessageId, Person, RoomInfo, Sha256};
-use crate::protocol::{RoomName, Show, Target, Timestamp, UserName};
+use super::{
+    AccountId, Behind, ConversationId, Credentials, DeviceCertificates, MessageId, Person, Pools, RoomInfo, RosterPage,
+    Sha256, Signal,
+};
+use crate::protocol::{DeviceName, RoomName, Show, Target, Timestamp, UserName};
 
 /// A range of a log, bounds exclusive at `after`, inclusive at `upto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +130,39 @@ pub enum Query {
         /// As in [`Query::Page`].
         max_bytes: usize,
     },
+    /// → [`Answer::DeviceCertificates`]; `NoSuchUser`, `NotFound` (no such device).
+    DeviceCertificates {
+        /// Whose.
+        subject: UserName,
+        /// Only of this device.
+        device: Option<DeviceName>,
+    },
+    /// The pools of each device of an account. → [`Answer::Pools`]
+    Pools(AccountId),
+    /// Waiting signals, by number. → [`Answer::Signals`]
+    Signals {
+        /// Whose.
+        account: AccountId,
+        /// Behind this number.
+        after: u64,
+        /// At most so many.
+        limit: usize,
+        /// As in [`Query::Page`].
+        max_bytes: usize,
+    },
+    /// A page of a roster. → [`Answer::Roster`]; `NoSuchRoom`, `NotMember`, `Forbidden` (no end-to-end room).
+    Roster {
+        /// Who reads.
+        account: AccountId,
+        /// Which room.
+        room: RoomName,
+        /// Behind this place.
+        after: u32,
+        /// At most so many.
+        limit: usize,
+        /// As in [`Query::Page`], with the entries' length in base64.
+        max_bytes: usize,
+    },
     /// → [`Answer::Accounts`]: for `/admin users`, by name.
     Accounts {
         /// A pattern with `*`, `?` and `[…]`.
@@ -156,6 +192,10 @@ pub enum Answer {
     Page(Page),
     UnreadRows(Vec<UnreadRow>),
     Arrival(Arrival),
+    DeviceCertificates(DeviceCertificates),
+    Pools(Vec<Pools>),
+    Signals { rows: Vec<Signal>, more: bool },
+    Roster(RosterPage),
     Accounts { rows: Vec<AccountRow>, more: bool },
     Totals(Totals),
 }

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{AccountId, ConversationId, MessageId, Person, Proof, Refused, Sha256, Verifier};
-use crate::protocol::{Act, PostKey, ProfileChange, RoomName, Target, Timestamp, UserName};
+use super::{
+    AccountId, Bundles, ConversationId, MessageId, Person, Pools, Proof, Refused, RosterAdded, Sha256, SignalStored,
+    Verifier,
+};
+use crate::protocol::{Act, DeviceName, KeyRecord, PostKey, ProfileChange, RoomName, Target, Timestamp, UserName};
 
 /// An address or a network (prefix length in bits) that may not connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -209,6 +212,52 @@ pub enum Op {
         /// SHA-256 of the code's text.
         code: Sha256,
     },
+    /// Puts a record into the key directory. → [`Outcome::Pools`]; `Quota` (devices), `NotFound` (a prekey
+    /// for a device without a certificate).
+    PutKeys {
+        /// Whose.
+        account: AccountId,
+        /// The device that it is about.
+        device: DeviceName,
+        /// The record.
+        record: KeyRecord,
+    },
+    /// Takes a bundle of each device, or of one: hands every one-time key out once. → [`Outcome::Bundles`];
+    /// `NoSuchUser`, `NotFound` (no such device).
+    TakeBundles {
+        /// Whose.
+        subject: UserName,
+        /// Only of this device.
+        device: Option<DeviceName>,
+    },
+    /// Stores a signal. → [`Outcome::Signalled`]; `NoSuchUser`, `Quota`.
+    AddSignal {
+        /// From whom.
+        sender: Person,
+        /// To whom.
+        receiver: UserName,
+        /// The envelope.
+        body: Arc<str>,
+    },
+    /// Erases one signal. → [`Outcome::Nothing`]; `NotFound`.
+    DropSignal {
+        /// Whose.
+        account: AccountId,
+        /// Its number.
+        id: u64,
+    },
+    /// Appends an entry to a room's roster. → [`Outcome::RosterAdded`]; `NoSuchRoom`, `NotMember`,
+    /// `Forbidden` (no end-to-end room), `Epoch` (not the next place), `Quota`.
+    AddRoster {
+        /// Who appends.
+        account: AccountId,
+        /// Where.
+        room: RoomName,
+        /// The place: the last plus one.
+        epoch: u32,
+        /// The entry.
+        entry: Vec<u8>,
+    },
     /// Deletes a bounded piece of what has outlived its time. → [`Outcome::Swept`]
     Sweep {
         /// Messages older than this go, and with them rooms empty since before it; `None` keeps them.
@@ -244,6 +293,14 @@ pub enum Outcome {
     Acked(Vec<Acked>),
     /// To [`Op::BanAccount`].
     Account(Person),
+    /// To [`Op::PutKeys`].
+    Pools(Pools),
+    /// To [`Op::TakeBundles`].
+    Bundles(Bundles),
+    /// To [`Op::AddSignal`].
+    Signalled(SignalStored),
+    /// To [`Op::AddRoster`].
+    RosterAdded(RosterAdded),
     /// To [`Op::Sweep`].
     Swept {
         /// Whether there is more to delete at once.

@@ -356,6 +356,11 @@ impl Sqlite {
             Op::AutoAck { account, marks } => self.auto_ack(*account, marks),
             Op::BanAccount { subject, banned } => self.ban_account(subject, *banned),
             Op::BanAddress { block, banned } => self.ban_address(block, *banned),
+            Op::PutKeys { .. }
+            | Op::TakeBundles { .. }
+            | Op::AddSignal { .. }
+            | Op::DropSignal { .. }
+            | Op::AddRoster { .. } => Err(Refused::Internal.into()),
             Op::AddInvite { code } => self.add_code(now, code).map(|()| Outcome::Nothing),
             Op::Sweep { messages_before } => self.sweep(now, *messages_before),
         }
@@ -393,6 +398,9 @@ impl Sqlite {
             Query::Arrival { account, behind, limit, max_bytes } => self.arrival(*account, behind, *limit, *max_bytes),
             Query::Backlog { ranges, max_bytes } => self.backlog(ranges, *max_bytes),
             Query::Accounts { glob, after, limit } => self.accounts(glob.as_deref(), after.as_ref(), *limit),
+            Query::DeviceCertificates { .. } | Query::Pools(_) | Query::Signals { .. } | Query::Roster { .. } => {
+                Err(Refused::Internal.into())
+            }
             Query::Totals => self.totals(),
         }
     }
