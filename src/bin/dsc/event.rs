@@ -238,6 +238,24 @@ pub enum Row {
         /// The last of them.
         last: u64,
     },
+    /// How many one-time keys of a device the directory has left.
+    Keys {
+        /// The device's id, 32 hexadecimal digits.
+        device: String,
+        /// X25519.
+        opk: u64,
+        /// ML-KEM.
+        pqk: u64,
+    },
+    /// A safety number.
+    Number {
+        /// With whom; one's own account for its own half.
+        user: String,
+        /// 60 digits (30 for one's own half) in groups of five.
+        number: String,
+        /// Whether a person has compared it.
+        verified: bool,
+    },
     /// A device of an account.
     Device {
         /// The account.
