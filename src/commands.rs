@@ -365,7 +365,7 @@ impl Core {
             }
             Refused::Epoch(last) => {
                 let line = Line::err(head, Code::Conflict).key("epoch", last);
-                return self.reply(conn, line.text("that is not the next place of the log"));
+                return self.reply(conn, line.text("the next place of the log is the one behind the last"));
             }
             Refused::Quota(max) => {
                 let line = Line::err(head, Code::Quota).key("max", max);
