@@ -5,6 +5,7 @@
 //! labels and times are newtypes whose parser is the only constructor.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+pub mod envelope;
 pub mod keys;
 pub mod line;
 pub mod name;
@@ -13,7 +14,8 @@ pub mod request;
 pub mod time;
 pub mod verb;
 
-pub use keys::{DeviceName, KeyRecord, PoolKind, PrekeyBytes};
+pub use envelope::is_envelope;
+pub use keys::{DeviceName, KeyRecord, KeyUpload, PoolKind, PrekeyBytes};
 pub use line::{LineFault, LineSplitter};
 pub use name::{Label, NameInvalid, PostKey, RoomName, Target, UserName};
 pub use reply::{Code, Head, Line};
