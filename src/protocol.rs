@@ -11,6 +11,7 @@ pub mod line;
 pub mod name;
 pub mod reply;
 pub mod request;
+pub mod text;
 pub mod time;
 pub mod verb;
 
@@ -20,6 +21,7 @@ pub use line::{LineFault, LineSplitter};
 pub use name::{Label, NameInvalid, PostKey, RoomName, Target, UserName};
 pub use reply::{Code, Head, Line};
 pub use request::{Act, Password, ProfileChange, Request, Show};
+pub use text::{Escaped, escaped};
 pub use time::Timestamp;
 
 /// The protocol that the greeting announces.
