@@ -67,6 +67,8 @@ pub enum Event {
         /// How many are missing now.
         count: u64,
     },
+    /// The answer to a line of `dsc pipe`.
+    Reply(Reply),
     /// A row of a list (rooms, members, users, devices, unread counts …), with the list's own fields.
     Row(Row),
     /// An event of the server that is shown as it came: presence, joins, topics.
@@ -110,6 +112,30 @@ pub struct Message {
     /// What is to be said beside it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<Mark>,
+}
+
+/// The answer to a line of `dsc pipe`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Reply {
+    /// The label that the line had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// What was asked for.
+    pub verb: String,
+    /// Whether it was done.
+    pub ok: bool,
+    /// Why not: a code of the server or of dsc.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// `key=value` in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<(String, String)>,
+    /// Rows of the server, with the text of envelopes that were opened.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<String>,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// What a message says.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use downstream::e2e::error::Error;
-use downstream::protocol::answer::{ServerLine, SignalLine};
+use downstream::protocol::{ServerLine, SignalLine};
 
 use super::receive::{After, LogLine, LogWhat, Taken, Wish, account, give_up, take_line, take_signal, unreadable};
 use super::shown::entry_event;
@@ -33,15 +33,15 @@ impl Client<'_> {
     pub(crate) fn open_line(&mut self, line: &str) -> Result<ByHand, Failure> {
         let parsed = ServerLine::parse(line);
         let (ServerLine::Row(fields) | ServerLine::Event(fields)) = &parsed else { return Ok(ByHand::Pass) };
-        if let Some(message) = LogLine::read(&parsed) {
+        if let Some(message) = LogLine::read(fields) {
             return match &message.what {
                 LogWhat::Body(_) => self.open_message(&message),
                 LogWhat::File { .. } => Ok(ByHand::Pass),
             };
         }
         match SignalLine::read(fields) {
-            Some(signal) => self.open_signal(&signal),
-            None => Ok(ByHand::Pass),
+            Ok(signal) => self.open_signal(&signal),
+            Err(_) => Ok(ByHand::Pass),
         }
     }
 

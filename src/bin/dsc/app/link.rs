@@ -6,8 +6,7 @@ use downstream::e2e::contact::Contact;
 use downstream::e2e::link::{self, Code, LIFE, Pending, PinnedAccount, Request};
 use downstream::e2e::name::User;
 use downstream::e2e::state::{Change, State};
-use downstream::protocol::UserName;
-use downstream::protocol::answer::{ServerLine, SignalLine};
+use downstream::protocol::{Fields, SignalLine, UserName};
 
 use super::directory::Shown;
 use super::keys::{certify, fresh_prekeys, relist};
@@ -79,9 +78,7 @@ impl Client<'_> {
     pub(crate) fn link_look(&mut self, waiting: &Waiting) -> Result<bool, Failure> {
         let (rows, _) = self.command("/signals")?;
         for row in &rows {
-            let line = format!("- {row}");
-            let ServerLine::Row(fields) = ServerLine::parse(&line) else { continue };
-            let Some(signal) = SignalLine::read(&fields) else { continue };
+            let Ok(signal) = SignalLine::read(&Fields::parse(row)) else { continue };
             let Ok(raw) = armour::envelope(signal.body) else { continue };
             if signal.sender.as_str() != waiting.user.as_str() || !raw.starts_with(&ANSWER) {
                 continue;
@@ -160,9 +157,7 @@ impl Client<'_> {
         let (rows, _) = self.command("/signals")?;
         let mut found = None;
         for row in &rows {
-            let line = format!("- {row}");
-            let ServerLine::Row(fields) = ServerLine::parse(&line) else { continue };
-            let Some(signal) = SignalLine::read(&fields) else { continue };
+            let Ok(signal) = SignalLine::read(&Fields::parse(row)) else { continue };
             let Ok(raw) = armour::envelope(signal.body) else { continue };
             if let Ok(request) = Request::parse(&raw)
                 && signal.sender.as_str() == me.as_str()

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use downstream::protocol::answer::{Fields, ServerLine, SignalLine};
-use downstream::protocol::{RoomName, Target};
+use downstream::protocol::{Fields, RoomName, ServerLine, SignalLine, Target};
 
 use super::Client;
 use super::receive::{LogLine, account};
@@ -22,18 +21,17 @@ impl Client<'_> {
         let mut read: BTreeMap<Target, u64> = BTreeMap::new();
         let me = self.transact(|tx| account(tx))?;
         for line in lines {
-            let parsed = ServerLine::parse(line);
-            if let Some(message) = LogLine::read(&parsed) {
+            let ServerLine::Event(fields) = ServerLine::parse(line) else { continue };
+            if let Some(message) = LogLine::read(&fields) {
                 read.insert(message.conversation(&me), message.id);
                 log.push(message);
                 continue;
             }
             // Whatever comes between messages may be what opens the next ones: order is kept.
             self.take_log(&std::mem::take(&mut log))?;
-            let ServerLine::Event(fields) = parsed else { continue };
             match fields.word(0) {
                 Some("signal") => {
-                    if let Some(signal) = SignalLine::read(&fields) {
+                    if let Ok(signal) = SignalLine::read(&fields) {
                         self.take_signals(&[signal])?;
                     }
                 }

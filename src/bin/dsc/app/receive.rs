@@ -13,8 +13,7 @@ use downstream::e2e::inner::{Body, Via};
 use downstream::e2e::name::{Address, ChainId, Mark as EnvelopeMark, RoomId, RoomName as SealedRoom, User};
 use downstream::e2e::receive::{Line, Opened, Target as SealedTarget};
 use downstream::e2e::state::Change;
-use downstream::protocol::answer::{FileLine, MessageLine, ServerLine, SignalLine};
-use downstream::protocol::{RoomName, Target, UserName};
+use downstream::protocol::{Fields, FileLine, MessageLine, RoomName, SignalLine, Target, Timestamp, UnreadLine, UserName};
 
 use super::shown::message_event;
 use super::{Client, Os, alarm, device_name, notice, now, number_with, sealed_room, sealed_user, state};
@@ -45,7 +44,7 @@ pub(crate) enum Reading<'t> {
 #[derive(Debug, Clone)]
 pub(super) struct LogLine {
     pub(super) id: u64,
-    pub(super) time: downstream::protocol::Timestamp,
+    pub(super) time: Timestamp,
     /// As on the line: the room or the receiver.
     pub(super) target: Target,
     pub(super) sender: UserName,
@@ -61,13 +60,12 @@ pub(super) enum LogWhat {
 
 impl LogLine {
     /// Reads a row or event of a log.
-    pub(super) fn read(line: &ServerLine<'_>) -> Option<LogLine> {
-        let (ServerLine::Row(fields) | ServerLine::Event(fields)) = line else { return None };
-        if let Some(MessageLine { id, time, target, sender, body, .. }) = MessageLine::read(fields) {
+    pub(super) fn read(fields: &Fields<'_>) -> Option<LogLine> {
+        if let Ok(MessageLine { id, time, target, sender, body, .. }) = MessageLine::read(fields) {
             return Some(LogLine { id, time, target, sender, what: LogWhat::Body(body.to_owned()) });
         }
-        let FileLine { id, time, target, sender, size, sha256, name, .. } = FileLine::read(fields)?;
-        let what = LogWhat::File { size, sha256: sha256.to_owned(), name: name.to_owned() };
+        let FileLine { id, time, target, sender, size, sha256, name, .. } = FileLine::read(fields).ok()?;
+        let what = LogWhat::File { size, sha256: armour::hex(&sha256), name: name.to_owned() };
         Some(LogLine { id, time, target, sender, what })
     }
 
@@ -128,13 +126,10 @@ impl Client<'_> {
                 let (rows, _) = self.command("/unread all")?;
                 let mut behind = Vec::new();
                 for row in &rows {
-                    let line = format!("- {row}");
-                    let ServerLine::Row(fields) = ServerLine::parse(&line) else { continue };
-                    let Some(target) = fields.word(1).and_then(|word| Target::parse(word).ok()) else { continue };
-                    let number = |key: &str| fields.key(key).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-                    let cursor = self.transact(|tx| Ok(tx.cursor(&target)?.unwrap_or(0)))?;
-                    if number("count") > 0 || number("last") > cursor {
-                        behind.push(target);
+                    let Ok(unread) = UnreadLine::read(&Fields::parse(row)) else { continue };
+                    let cursor = self.transact(|tx| Ok(tx.cursor(&unread.target)?.unwrap_or(0)))?;
+                    if unread.count > 0 || unread.last > cursor {
+                        behind.push(unread.target);
                     }
                 }
                 behind
@@ -151,7 +146,7 @@ impl Client<'_> {
             let (rows, reply) = self.command(&format!("/fetch {target} after={cursor} limit={PAGE}"))?;
             let lines: Vec<LogLine> = rows
                 .iter()
-                .filter_map(|row| LogLine::read(&ServerLine::parse(&format!("- {row}"))))
+                .filter_map(|row| LogLine::read(&Fields::parse(row)))
                 .filter(|line| line.id > cursor)
                 .collect();
             let Some(last) = lines.iter().map(|line| line.id).max() else { break };
@@ -216,14 +211,8 @@ impl Client<'_> {
         let mut after = 0;
         for _ in 0..SIGNAL_PAGES {
             let (rows, reply) = self.command(&format!("/signals after={after}"))?;
-            let lines: Vec<String> = rows.iter().map(|row| format!("- {row}")).collect();
-            let signals: Vec<SignalLine<'_>> = lines
-                .iter()
-                .filter_map(|line| match ServerLine::parse(line) {
-                    ServerLine::Row(fields) => SignalLine::read(&fields),
-                    _ => None,
-                })
-                .collect();
+            let signals: Vec<SignalLine<'_>> =
+                rows.iter().filter_map(|row| SignalLine::read(&Fields::parse(row)).ok()).collect();
             let Some(last) = signals.iter().map(|signal| signal.id).max() else { break };
             self.take_signals(&signals)?;
             if reply.key("more") != Some("yes") || last <= after {
@@ -283,13 +272,13 @@ impl Client<'_> {
             for (key, held) in tx.held()? {
                 let taken = match &held.target {
                     None => {
-                        let signal = SignalLine { id: held.id, time: downstream::protocol::Timestamp::from_millis(held.time_ms), sender: held.sender.clone(), body: &held.body };
+                        let signal = SignalLine { id: held.id, time: Timestamp::from_millis(held.time_ms), sender: held.sender.clone(), body: &held.body };
                         take_signal(tx, &signal, &mut after)?.unwrap_or(Taken::Done)
                     }
                     Some(target) => {
                         let line = LogLine {
                             id: held.id,
-                            time: downstream::protocol::Timestamp::from_millis(held.time_ms),
+                            time: Timestamp::from_millis(held.time_ms),
                             target: target.clone(),
                             sender: held.sender.clone(),
                             what: LogWhat::Body(held.body.clone()),

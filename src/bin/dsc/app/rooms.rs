@@ -7,8 +7,7 @@ use downstream::e2e::error::Error;
 use downstream::e2e::name::{RoomName as SealedRoom, User};
 use downstream::e2e::roster::{Entry, Op};
 use downstream::e2e::roster_log::{Roster, Skip, Verdict};
-use downstream::protocol::answer::ServerLine;
-use downstream::protocol::{RoomName, Target, UserName};
+use downstream::protocol::{Fields, RoomName, Target, UserName};
 
 use super::directory::{Learned, no_keys_of};
 use super::{Client, Os, alarm, cannot_seal, no_random, notice, now, sealed_room, sealed_user, state};
@@ -66,8 +65,7 @@ impl Client<'_> {
         }
         let (rows, _) = self.command("/rooms")?;
         for row in &rows {
-            let line = format!("- {row}");
-            let ServerLine::Row(fields) = ServerLine::parse(&line) else { continue };
+            let fields = Fields::parse(row);
             let Some(room) = fields.word(1).and_then(|name| RoomName::parse(name).ok()) else { continue };
             if fields.key("joined") != Some("yes") {
                 continue;

@@ -13,7 +13,7 @@ use super::directory::{Learned, no_keys_of};
 use super::{Client, Os, alarm, cannot_seal, list, no_random, notice, now, sealed_room, sealed_user, state, wire_user};
 use crate::error::{Exit, Failure};
 use crate::event::Event;
-use crate::store::{Line, Outgoing, Tx};
+use crate::store::{Entry, Line, Outgoing, Tx, What};
 
 /// How often sealing may ask for something more: a list and bundles for each member of a room, and then
 /// once more for each whose list was newer than thought.
@@ -78,13 +78,22 @@ impl Client<'_> {
     /// [`Failure`]; what was committed to the outbox before a lost connection goes out with the next
     /// command.
     pub(crate) fn send(&mut self, target: &Target, content: Content) -> Result<Delivered, Failure> {
+        let key = post_key()?;
+        self.send_once(target, content, &key)
+    }
+
+    /// The same under a key of the caller's own: the server stores what comes under one key once in 24 hours.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) fn send_once(&mut self, target: &Target, content: Content, key: &PostKey) -> Result<Delivered, Failure> {
         // What waits from before goes first: order is kept.
         self.flush()?;
         let id = match target {
-            Target::User(user) => self.queue_direct(user, content.into(), true)?.1,
+            Target::User(user) => self.queue_direct(user, content.into(), Some(key))?.1,
             Target::Room(room) => {
                 self.require_e2e(room)?;
-                self.queue_room(room, content.into(), true)?.1
+                self.queue_room(room, content.into(), Some(key))?.1
             }
         };
         self.deliver(id)
@@ -114,15 +123,15 @@ impl Client<'_> {
 
     /// Seals for a person, for the filters: committed, and then only printed.
     pub(crate) fn seal_direct(&mut self, to: &UserName, content: Content) -> Result<SealedLines, Failure> {
-        Ok(self.queue_direct(to, content.into(), false)?.0)
+        Ok(self.queue_direct(to, content.into(), None)?.0)
     }
 
     /// Seals for a room, for the filters.
     pub(crate) fn seal_room(&mut self, room: &RoomName, content: Content) -> Result<SealedLines, Failure> {
-        Ok(self.queue_room(room, content.into(), false)?.0)
+        Ok(self.queue_room(room, content.into(), None)?.0)
     }
 
-    fn queue_direct(&mut self, to: &UserName, body: Body, queue: bool) -> Result<(SealedLines, u64), Failure> {
+    fn queue_direct(&mut self, to: &UserName, body: Body, key: Option<&PostKey>) -> Result<(SealedLines, u64), Failure> {
         let user = sealed_user(to)?;
         let target = Target::User(to.clone());
         let (done, lacking) = self.sealing(|tx, answers| {
@@ -135,22 +144,23 @@ impl Client<'_> {
             use_bundles(tx, &sealed.change)?;
             tx.apply(sealed.change)?;
             let lines = SealedLines { signals: Vec::new(), body: sealed.body };
+            let posted = key.map_or_else(post_key, |key| Ok(key.clone()))?;
             let item = Outgoing {
-                line: Line::Post { target: target.clone(), key: post_key()?, body: lines.body.clone() },
+                line: Line::Post { target: target.clone(), key: posted, body: lines.body.clone() },
                 room: None,
                 epoch: 0,
                 inner: Some(sealed.raw),
                 made_ms: now().ms(),
                 tries: 0,
             };
-            let id = if queue { tx.queue(item)? } else { tx.record_printed(item)? };
+            let id = if key.is_some() { tx.queue(item)? } else { record_printed(tx, &target, &item)? };
             Ok(Step::Done((lines, id)))
         })?;
         self.say_left_out(&lacking)?;
         Ok(done)
     }
 
-    fn queue_room(&mut self, room: &RoomName, body: Body, queue: bool) -> Result<(SealedLines, u64), Failure> {
+    fn queue_room(&mut self, room: &RoomName, body: Body, key: Option<&PostKey>) -> Result<(SealedLines, u64), Failure> {
         let name = sealed_room(room)?;
         let target = Target::Room(room.clone());
         let ((done, events), lacking) = self.sealing(|tx, answers| {
@@ -169,18 +179,19 @@ impl Client<'_> {
                 signals.push((wire_user(&user)?, body));
             }
             let lines = SealedLines { signals, body: sealed.message.body };
-            if queue {
+            if key.is_some() {
                 queue_signals(tx, &lines.signals)?;
             }
+            let posted = key.map_or_else(post_key, |key| Ok(key.clone()))?;
             let item = Outgoing {
-                line: Line::Post { target: target.clone(), key: post_key()?, body: lines.body.clone() },
+                line: Line::Post { target: target.clone(), key: posted, body: lines.body.clone() },
                 room: Some(id),
                 epoch,
                 inner: Some(sealed.message.raw),
                 made_ms: now().ms(),
                 tries: 0,
             };
-            let queued = if queue { tx.queue(item)? } else { tx.record_printed(item)? };
+            let queued = if key.is_some() { tx.queue(item)? } else { record_printed(tx, &target, &item)? };
             let events = audience_events(tx, &name, &sealed.audience)?;
             Ok(Step::Done(((lines, queued), events)))
         })?;
@@ -384,6 +395,17 @@ fn use_bundles(tx: &mut Tx<'_>, change: &Change) -> Result<(), Failure> {
         tx.drop_bundle(address)?;
     }
     Ok(())
+}
+
+/// What is only printed goes into the history at once: nobody will acknowledge it.
+fn record_printed(tx: &mut Tx<'_>, target: &Target, item: &Outgoing) -> Result<u64, Failure> {
+    let me = super::receive::account(tx)?;
+    if let (Some(inner), Some(state)) = (&item.inner, tx.state()) {
+        let what = What::Sealed { device: state.me.address().device, inner: inner.clone() };
+        let entry = Entry { target: target.clone(), id: None, time_ms: item.made_ms, sender: me, what, marks: Vec::new() };
+        tx.record(entry)?;
+    }
+    Ok(0)
 }
 
 fn queue_signals(tx: &mut Tx<'_>, signals: &[(UserName, String)]) -> Result<(), Failure> {

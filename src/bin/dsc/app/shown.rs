@@ -102,9 +102,7 @@ impl Client<'_> {
         let (rows, _) = self.command(&format!("/fetch {target}{bound} limit={limit}"))?;
         let lines: Vec<receive::LogLine> = rows
             .iter()
-            .filter_map(|row| {
-                receive::LogLine::read(&downstream::protocol::answer::ServerLine::parse(&format!("- {row}")))
-            })
+            .filter_map(|row| receive::LogLine::read(&downstream::protocol::Fields::parse(row)))
             .collect();
         let events = self.transact(|tx| {
             let me = receive::account(tx)?;

@@ -1,7 +1,6 @@
 //! Rooms: `rooms`, `create`, `join`, `leave`, `members`, `invite`, `kick`, `ban`, `op`, `deop`.
 
-use downstream::protocol::answer::ServerLine;
-use downstream::protocol::{RoomName, UserName};
+use downstream::protocol::{Fields, RoomName, UserName};
 
 use super::online;
 use crate::app::Member;
@@ -22,8 +21,7 @@ pub(crate) fn rooms(ctx: &mut Context, glob: Option<&str>) -> Result<(), Failure
             let (rows, reply) = client.command(&format!("/rooms{glob}{after}"))?;
             let mut last = None;
             for row in &rows {
-                let line = format!("- {row}");
-                let ServerLine::Row(fields) = ServerLine::parse(&line) else { continue };
+                let fields = Fields::parse(row);
                 let Some(room) = fields.word(1) else { continue };
                 let yes = |key: &str| fields.key(key) == Some("yes");
                 last = Some(room.to_owned());

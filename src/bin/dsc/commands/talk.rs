@@ -179,7 +179,7 @@ fn wanted(event: &Event, targets: &[Target]) -> bool {
     let of = match event {
         Event::Message(message) => &message.target,
         Event::Unreadable { target, .. } | Event::Missing { target, .. } | Event::Sent { target, .. } => target,
-        Event::Notice { .. } | Event::Alarm { .. } | Event::Row(_) | Event::Server { .. } => return true,
+        Event::Notice { .. } | Event::Alarm { .. } | Event::Row(_) | Event::Reply(_) | Event::Server { .. } => return true,
     };
     targets.is_empty() || targets.iter().any(|target| target.as_str() == of)
 }
