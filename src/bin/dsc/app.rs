@@ -18,8 +18,6 @@ mod receive;
 mod rooms;
 mod send;
 mod shown;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use self::deliver::Delivered;
 pub(crate) use self::filter::ByHand;
@@ -146,6 +144,11 @@ fn sealed_user(user: &UserName) -> Result<User, Failure> {
 
 fn sealed_room(room: &RoomName) -> Result<SealedRoom, Failure> {
     SealedRoom::parse(room.as_str()).map_err(|_| Failure::failed(format!("{room} is no name that keys can stand for")))
+}
+
+/// Whether a room was ever known to be end to end, whatever the server calls it now.
+fn is_sealed_room(tx: &Tx<'_>, room: &RoomName) -> Result<bool, Failure> {
+    Ok(tx.room_pinned(&sealed_room(room)?))
 }
 
 fn wire_user(user: &User) -> Result<UserName, Failure> {

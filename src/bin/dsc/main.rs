@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "a binary exports nothing: `pub` is for the rest of the client")]
 #![expect(dead_code, unused_imports, reason = "the commands that use it come with the client's core")]
 
+mod app;
 mod error;
 mod event;
 mod server;

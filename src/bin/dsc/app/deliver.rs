@@ -160,8 +160,8 @@ impl Client<'_> {
                 tx.record(Entry { target: target.clone(), id: Some(id), time_ms, sender: me, what, marks })?;
             }
             // Nothing of others lies in between: the cursor need not stay behind one's own words.
-            if tx.cursor(target)?.unwrap_or(0) + 1 == id {
-                tx.set_cursor(target, id)?;
+            if tx.cursor(target).unwrap_or(0) + 1 == id {
+                tx.set_cursor(target, id);
             }
             Ok(())
         })?;

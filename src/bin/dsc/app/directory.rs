@@ -137,7 +137,7 @@ impl Client<'_> {
                 match Bundle::verify(raw, contact, now()) {
                     Ok(bundle) => {
                         let address = bundle.cert().address().clone();
-                        tx.put_bundle(raw.clone(), &address)?;
+                        tx.put_bundle(raw.clone(), &address, now().ms());
                         kept.push(address);
                     }
                     Err(error) => events.push(notice(

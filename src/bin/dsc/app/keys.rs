@@ -123,7 +123,7 @@ fn due(tx: &mut Tx<'_>, pools: (usize, usize)) -> Result<Vec<Vec<u8>>, Failure> 
     let (next, more) = prekeys.refill(&me, pools, now, &mut Os).map_err(cannot_seal)?;
     records.extend(more);
     if !records.is_empty() {
-        tx.apply(downstream::e2e::state::Change { prekeys: Some(next), ..Default::default() })?;
+        tx.apply(downstream::e2e::state::Change { prekeys: Some(next), ..Default::default() });
     }
     Ok(records.iter().map(|record| record.to_bytes(device)).collect())
 }
@@ -139,7 +139,7 @@ impl Client<'_> {
             let (next, mut more) = known.prekeys.rotate(&me, now(), &mut Os).map_err(cannot_seal)?;
             let (next, pools) = next.refill(&me, (0, 0), now(), &mut Os).map_err(cannot_seal)?;
             more.extend(pools);
-            tx.apply(downstream::e2e::state::Change { prekeys: Some(next), ..Default::default() })?;
+            tx.apply(downstream::e2e::state::Change { prekeys: Some(next), ..Default::default() });
             records.extend(more.iter().map(|record| record.to_bytes(device)));
             Ok(records)
         })
@@ -204,7 +204,7 @@ impl Client<'_> {
             let known = state(tx)?;
             let (me, device) = (known.me.clone(), known.me.address().device);
             let (prekeys, more) = known.prekeys.rotate(&me, now(), &mut Os).map_err(cannot_seal)?;
-            tx.apply(downstream::e2e::state::Change { prekeys: Some(prekeys), ..Default::default() })?;
+            tx.apply(downstream::e2e::state::Change { prekeys: Some(prekeys), ..Default::default() });
             Ok(more.iter().map(|record| record.to_bytes(device)).collect::<Vec<_>>())
         })?;
         self.publish(&records)?;
@@ -230,7 +230,7 @@ impl Client<'_> {
             match listed {
                 Some(cert) if cert != *known.me.cert() && *cert.aik() == *known.me.aik() => {
                     let renewed = known.me.renewed(cert).map_err(|_| Failure::failed("the server lists this device with other keys"))?;
-                    tx.set_identity(renewed)?;
+                    tx.set_identity(renewed);
                     Ok(true)
                 }
                 _ => Ok(false),
@@ -283,13 +283,13 @@ pub(super) fn relist(tx: &mut Tx<'_>, account: &SignKey, certs: Vec<Certificate>
     let (change, _) = known
         .learn(&user, list.bytes(), &raw, now())
         .map_err(|_| Failure::failed("the new device list does not hold together"))?;
-    tx.apply(change)?;
+    tx.apply(change);
     let mine = certs.iter().find(|cert| cert.address() == me.address());
     if let Some(cert) = mine
         && cert != me.cert()
     {
         let renewed = me.renewed(cert.clone()).map_err(|_| Failure::failed("the new certificate does not fit its keys"))?;
-        tx.set_identity(renewed)?;
+        tx.set_identity(renewed);
     }
     let mut records: Vec<Vec<u8>> = Vec::new();
     let known: Vec<_> = before.iter().flat_map(|own| own.certs()).cloned().collect();

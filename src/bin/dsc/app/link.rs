@@ -116,11 +116,12 @@ impl Client<'_> {
         for row in &answer.rows {
             shown.take(user.as_str(), row);
         }
+        let cert = me.cert().clone();
         let mut certs: Vec<&[u8]> = shown.certs.iter().map(Vec::as_slice).collect();
-        certs.push(me.cert().bytes());
+        certs.push(cert.bytes());
         let (prekeys, records) = fresh_prekeys(&me, now())?;
         let device = me.address().device;
-        let mut all = vec![downstream::e2e::bundle::Record::Certificate(me.cert().clone())];
+        let mut all = vec![downstream::e2e::bundle::Record::Certificate(cert.clone())];
         all.extend(records);
         let mut state = State::new(me, prekeys, list.bytes(), &certs)
             .map_err(|_| Failure::failed("the account's device list does not hold together"))?;

@@ -16,7 +16,7 @@ use downstream::e2e::state::Change;
 use downstream::protocol::{Fields, FileLine, MessageLine, RoomName, SignalLine, Target, Timestamp, UnreadLine, UserName};
 
 use super::shown::message_event;
-use super::{Client, Os, alarm, device_name, notice, now, number_with, sealed_room, sealed_user, state};
+use super::{Client, is_sealed_room, Os, alarm, device_name, notice, now, number_with, sealed_room, sealed_user, state};
 use crate::error::{Exit, Failure};
 use crate::event::{Content, Event, Mark, Message};
 use crate::store::{Entry, Held, Tx, What};
@@ -127,7 +127,7 @@ impl Client<'_> {
                 let mut behind = Vec::new();
                 for row in &rows {
                     let Ok(unread) = UnreadLine::read(&Fields::parse(row)) else { continue };
-                    let cursor = self.transact(|tx| Ok(tx.cursor(&unread.target)?.unwrap_or(0)))?;
+                    let cursor = self.transact(|tx| Ok(tx.cursor(&unread.target).unwrap_or(0)))?;
                     if unread.count > 0 || unread.last > cursor {
                         behind.push(unread.target);
                     }
@@ -140,7 +140,7 @@ impl Client<'_> {
 
     /// Reads one log from the cursor to its end.
     fn read_log(&mut self, target: &Target) -> Result<(), Failure> {
-        let begun = self.transact(|tx| Ok(tx.cursor(target)?.unwrap_or(0)))?;
+        let begun = self.transact(|tx| Ok(tx.cursor(target).unwrap_or(0)))?;
         let mut cursor = begun;
         loop {
             let (rows, reply) = self.command(&format!("/fetch {target} after={cursor} limit={PAGE}"))?;
@@ -181,7 +181,7 @@ impl Client<'_> {
                 let mut after = After::default();
                 for (i, line) in rest.iter().take(BATCH).enumerate() {
                     let conversation = line.conversation(&me);
-                    if line.id <= tx.cursor(&conversation)?.unwrap_or(0) {
+                    if line.id <= tx.cursor(&conversation).unwrap_or(0) {
                         continue;
                     }
                     match take_line(tx, &me, line, &conversation, &mut after)? {
@@ -192,7 +192,7 @@ impl Client<'_> {
                         Taken::Wants(Wish::List(_)) => give_up(tx, line, &conversation, Error::UnlistedDevice, &mut after)?,
                         Taken::Hold | Taken::Wants(_) => hold(tx, line, &conversation, &mut after)?,
                     }
-                    tx.set_cursor(&conversation, line.id)?;
+                    tx.set_cursor(&conversation, line.id);
                 }
                 Ok((rest.len().min(BATCH), None, after))
             })?;
@@ -349,7 +349,7 @@ pub(crate) fn account(tx: &Tx<'_>) -> Result<UserName, Failure> {
     if let Some(state) = tx.state() {
         return super::wire_user(state.me.user());
     }
-    tx.profile()?.user.ok_or_else(super::no_keys)
+    tx.profile().user.ok_or_else(super::no_keys)
 }
 
 fn read_to_end(tx: &mut Tx<'_>, room: &RoomName) -> Result<(), Failure> {
@@ -358,7 +358,7 @@ fn read_to_end(tx: &mut Tx<'_>, room: &RoomName) -> Result<(), Failure> {
     let change = state(tx)?.read_to_end(&known.roster.id());
     let changed = change.chains.iter().any(|(_, chains)| *chains.to_row() != *known.chains.to_row());
     if changed {
-        tx.apply(change)?;
+        tx.apply(change);
     }
     Ok(())
 }
@@ -375,7 +375,7 @@ pub(super) fn take_line(tx: &mut Tx<'_>, me: &UserName, line: &LogLine, conversa
     };
     let sealed = body.starts_with(armour::BODY_PREFIX);
     let e2e_room = match conversation {
-        Target::Room(room) => tx.room_pinned(room)?,
+        Target::Room(room) => is_sealed_room(tx, room)?,
         Target::User(_) => false,
     };
     if !sealed && !e2e_room {
@@ -435,7 +435,7 @@ pub(super) fn take_line(tx: &mut Tx<'_>, me: &UserName, line: &LogLine, conversa
     let place = opened.place;
     let from = opened.from.clone();
     let missed_before = missing_before(tx, &opened)?;
-    tx.apply(opened.change)?;
+    tx.apply(opened.change);
     if let Some(place) = place
         && place.missing > missed_before
     {
@@ -560,9 +560,9 @@ fn hold(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, after: &mut Afte
     {
         let from = Address { user: sealed_user(&line.sender)?, device: group.device };
         let key = format!("asked/{}", group.chain);
-        let last = tx.setting(&key)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let last = tx.setting(&key).and_then(|bytes| bytes.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes);
         if now().secs().saturating_sub(last) >= ASK_CHAIN_EVERY {
-            tx.set_setting(&key, &now().secs().to_be_bytes())?;
+            tx.set_setting(&key, &now().secs().to_be_bytes());
             after.ask_chains.push((from, group.room, group.chain));
         }
     }
@@ -600,7 +600,7 @@ pub(super) fn take_signal(tx: &mut Tx<'_>, signal: &SignalLine<'_>, after: &mut 
                 return Ok(Some(Taken::Hold));
             };
             let change = state(tx)?.hold_room(&room, epoch);
-            tx.apply(change)?;
+            tx.apply(change);
             return Ok(Some(Taken::Wants(Wish::Roster(name))));
         }
         Err(error) => {
@@ -629,7 +629,7 @@ pub(super) fn take_signal(tx: &mut Tx<'_>, signal: &SignalLine<'_>, after: &mut 
         }
         Body::Text(_) | Body::File(_) | Body::Change { .. } => {}
     }
-    tx.apply(opened.change)?;
+    tx.apply(opened.change);
     Ok(Some(Taken::Done))
 }
 

@@ -10,7 +10,7 @@ use downstream::e2e::roster_log::{Roster, Skip, Verdict};
 use downstream::protocol::{Fields, RoomName, Target, UserName};
 
 use super::directory::{Learned, no_keys_of};
-use super::{Client, Os, alarm, cannot_seal, no_random, notice, now, sealed_room, sealed_user, state};
+use super::{Client, is_sealed_room, Os, alarm, cannot_seal, no_random, notice, now, sealed_room, sealed_user, state};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Row};
 use crate::server::{Answer, Refusal};
@@ -73,7 +73,7 @@ impl Client<'_> {
             let e2e = fields.key("e2e") == Some("yes");
             if e2e {
                 self.read_roster(&sealed_room(&room)?)?;
-            } else if self.transact(|tx| Ok(tx.room_pinned(&room)?))? {
+            } else if self.transact(|tx| is_sealed_room(tx, &room))? {
                 self.say(&alarm("downgrade", room.as_str(), format!("the server calls {room} a plain room; it is end to end, and nothing is said there in clear")))?;
             }
         }
@@ -130,7 +130,7 @@ impl Client<'_> {
                 match state(tx)?.read_roster(&room, place, &raw, now()) {
                     Ok((change, verdict)) => {
                         events.extend(verdict_event(&room, place, begun, &verdict));
-                        tx.apply(change)?;
+                        tx.apply(change);
                     }
                     Err(Error::NeedRoster) => {
                         return Err(Failure::new(Exit::NoSession, format!("entries of the roster of {room} are missing before {place}"))
@@ -161,7 +161,7 @@ impl Client<'_> {
             }
             let id = known.roster.id();
             let change = state(tx)?.hold_room(&id, epoch);
-            tx.apply(change)?;
+            tx.apply(change);
             Ok(())
         })?;
         self.read_roster(&name)
@@ -178,7 +178,7 @@ impl Client<'_> {
         let name = sealed_room(room)?;
         if self.transact(|tx| {
             state(tx)?;
-            Ok(tx.room_pinned(room)? && tx.state().is_some_and(|state| state.room_named(&name).is_some()))
+            Ok(is_sealed_room(tx, room)? && tx.state().is_some_and(|state| state.room_named(&name).is_some()))
         })? {
             return Err(Failure::failed(format!("{room} is known here already")).hint("choose another name"));
         }
@@ -219,12 +219,12 @@ impl Client<'_> {
         let last = reply.key("last").and_then(|last| last.parse::<u64>().ok()).unwrap_or(0);
         self.transact(|tx| {
             // What was said before is not news.
-            if tx.cursor(&target)?.is_none() {
-                tx.set_cursor(&target, last)?;
+            if tx.cursor(&target).is_none() {
+                tx.set_cursor(&target, last);
             }
             Ok(())
         })?;
-        let pinned = self.transact(|tx| Ok(tx.room_pinned(room)?))?;
+        let pinned = self.transact(|tx| is_sealed_room(tx, room))?;
         if reply.key("e2e") != Some("yes") {
             if pinned {
                 return Err(Failure::failed(format!("the server calls {room} a plain room; it is end to end, and nothing is said there in clear")));
@@ -253,7 +253,7 @@ impl Client<'_> {
     /// Leaves a room: in the roster, then at the server.
     pub(crate) fn leave(&mut self, room: &RoomName, reason: Option<&str>) -> Result<(), Failure> {
         let name = sealed_room(room)?;
-        if self.transact(|tx| Ok(tx.room_pinned(room)?))? {
+        if self.transact(|tx| is_sealed_room(tx, room))? {
             self.read_roster(&name)?;
             let member = self.transact(|tx| {
                 let known = state(tx)?;
@@ -272,7 +272,7 @@ impl Client<'_> {
     pub(crate) fn change_member(&mut self, room: &RoomName, user: &UserName, what: Member, reason: Option<&str>) -> Result<(), Failure> {
         let name = sealed_room(room)?;
         let subject = sealed_user(user)?;
-        let sealed = self.transact(|tx| Ok(tx.room_pinned(room)?))?;
+        let sealed = self.transact(|tx| is_sealed_room(tx, room))?;
         if sealed {
             self.read_roster(&name)?;
             if what == Member::Invite {
@@ -365,7 +365,7 @@ impl Client<'_> {
             return Err(refusal.clone().into());
         }
         let name = sealed_room(room)?;
-        if self.transact(|tx| Ok(tx.room_pinned(room)?))? {
+        if self.transact(|tx| is_sealed_room(tx, room))? {
             self.read_roster(&name)?;
         }
         self.transact(|tx| {
@@ -469,7 +469,7 @@ fn verdict_event(room: &SealedRoom, place: u32, begun: bool, verdict: &Verdict) 
         }
         Verdict::Accepted(entry) => entry,
     };
-    let (who, by) = (&entry.user, &entry.signer.address().user);
+    let (who, by) = (&entry.user, entry.signed_by());
     let text = match entry.op {
         Op::CreateClosed | Op::CreateOpen if begun => return None,
         Op::CreateClosed => format!("{room} was made by {who}, for those whom admins add"),

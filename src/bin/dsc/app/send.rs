@@ -10,7 +10,7 @@ use downstream::protocol::{PostKey, RoomName, Target, UserName};
 
 use super::deliver::Delivered;
 use super::directory::{Learned, no_keys_of};
-use super::{Client, Os, alarm, cannot_seal, list, no_random, notice, now, sealed_room, sealed_user, state, wire_user};
+use super::{Client, is_sealed_room, Os, alarm, cannot_seal, list, no_random, notice, now, sealed_room, sealed_user, state, wire_user};
 use crate::error::{Exit, Failure};
 use crate::event::Event;
 use crate::store::{Entry, Line, Outgoing, Tx, What};
@@ -105,7 +105,7 @@ impl Client<'_> {
     /// [`Exit::Usage`] for a room that is known to be end to end: nothing is ever said there in clear.
     pub(crate) fn send_plain(&mut self, target: &Target, text: &str) -> Result<Delivered, Failure> {
         if let Target::Room(room) = target
-            && self.transact(|tx| Ok(tx.room_pinned(room)?))?
+            && self.transact(|tx| is_sealed_room(tx, room))?
         {
             return Err(Failure::usage(format!("{room} is an end-to-end room: nothing is said there in clear")));
         }
@@ -142,7 +142,7 @@ impl Client<'_> {
                 Step::Bundles(devices) => return Ok(Step::Bundles(devices)),
             };
             use_bundles(tx, &sealed.change)?;
-            tx.apply(sealed.change)?;
+            tx.apply(sealed.change);
             let lines = SealedLines { signals: Vec::new(), body: sealed.body };
             let posted = key.map_or_else(post_key, |key| Ok(key.clone()))?;
             let item = Outgoing {
@@ -173,7 +173,7 @@ impl Client<'_> {
             };
             let epoch = state(tx)?.rooms.get(&id).map_or(0, |room| room.roster.head().0);
             use_bundles(tx, &sealed.message.change)?;
-            tx.apply(sealed.message.change)?;
+            tx.apply(sealed.message.change);
             let mut signals = Vec::new();
             for (user, body) in sealed.signals {
                 signals.push((wire_user(&user)?, body));
@@ -215,7 +215,7 @@ impl Client<'_> {
             };
             let epoch = state(tx)?.rooms.get(&id).map_or(0, |room| room.roster.head().0);
             use_bundles(tx, &sealed.message.change)?;
-            tx.apply(sealed.message.change)?;
+            tx.apply(sealed.message.change);
             let mut signals = Vec::new();
             for (user, body) in sealed.signals {
                 signals.push((wire_user(&user)?, body));
@@ -236,7 +236,7 @@ impl Client<'_> {
             let Some(conversation) = known.direct(&to.user) else { return Ok(None) };
             let peer = known.peers.get(to).cloned().unwrap_or_default();
             let Some(next) = peer.reset_after(error, mark, now()) else { return Ok(None) };
-            tx.apply(Change { peers: vec![(to.clone(), Some(next))], ..Change::default() })?;
+            tx.apply(Change { peers: vec![(to.clone(), Some(next))], ..Change::default() });
             Ok(Some(conversation))
         })?;
         let Some(conversation) = allowed else { return Ok(()) };
@@ -263,7 +263,7 @@ impl Client<'_> {
             match step(answer)? {
                 Step::Done(Some((change, body))) => {
                     use_bundles(tx, &change)?;
-                    tx.apply(change)?;
+                    tx.apply(change);
                     queue_signals(tx, &[(wire_user(&from.user)?, body)])?;
                     Ok(Step::Done(()))
                 }
@@ -286,7 +286,7 @@ impl Client<'_> {
             match step(sealed)? {
                 Step::Done(sealed) => {
                     use_bundles(tx, &sealed.change)?;
-                    tx.apply(sealed.change)?;
+                    tx.apply(sealed.change);
                     queue_signals(tx, &[(receiver.clone(), sealed.body)])?;
                     Ok(Step::Done(()))
                 }
@@ -379,7 +379,7 @@ fn step<T>(sealed: Result<T, SealError>) -> Result<Step<T>, Failure> {
 fn bundles(tx: &Tx<'_>) -> Result<Vec<Bundle>, Failure> {
     let Some(state) = tx.state() else { return Ok(Vec::new()) };
     let mut all = Vec::new();
-    for (address, raw) in tx.bundles()? {
+    for (address, raw) in tx.bundles() {
         if let Some(contact) = state.contacts.get(&address.user)
             && let Ok(bundle) = Bundle::verify(&raw, contact, now())
         {
@@ -392,7 +392,7 @@ fn bundles(tx: &Tx<'_>) -> Result<Vec<Bundle>, Failure> {
 /// A bundle serves one session: those of devices that have one now are dropped in the same transaction.
 fn use_bundles(tx: &mut Tx<'_>, change: &Change) -> Result<(), Failure> {
     for (address, _) in &change.peers {
-        tx.drop_bundle(address)?;
+        tx.drop_bundle(address);
     }
     Ok(())
 }
