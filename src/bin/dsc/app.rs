@@ -18,6 +18,8 @@ mod receive;
 mod rooms;
 mod send;
 mod shown;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::deliver::Delivered;
 pub(crate) use self::filter::ByHand;

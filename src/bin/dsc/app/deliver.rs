@@ -4,7 +4,7 @@ use downstream::protocol::Target;
 
 use super::receive::account;
 use super::{Client, is_final, notice, now};
-use crate::error::Failure;
+use crate::error::{Exit, Failure};
 use crate::event::Mark;
 use crate::server::Reply;
 use crate::store::{Entry, Line, Outgoing, What};
@@ -36,8 +36,11 @@ impl Client<'_> {
 
     /// Sends everything up to an item of the outbox; what became of that one.
     pub(super) fn deliver(&mut self, item: u64) -> Result<Delivered, Failure> {
-        self.send_out(Some(item))?
-            .ok_or_else(|| Failure::failed("another dsc has sent this message").hint("`dsc fetch` shows it"))
+        let sent = self.send_out(Some(item)).map_err(|failure| match failure.exit {
+            Exit::Network => failure.hint("the message waits in the outbox and goes out first with the next command"),
+            _ => failure,
+        })?;
+        sent.ok_or_else(|| Failure::failed("another dsc has sent this message").hint("`dsc fetch` shows it"))
     }
 
     fn send_out(&mut self, wanted: Option<u64>) -> Result<Option<Delivered>, Failure> {

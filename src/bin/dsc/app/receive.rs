@@ -10,6 +10,7 @@ use downstream::e2e::armour;
 use downstream::e2e::contact::Contact;
 use downstream::e2e::error::Error;
 use downstream::e2e::inner::{Body, Via};
+use downstream::e2e::marks;
 use downstream::e2e::name::{Address, ChainId, Mark as EnvelopeMark, RoomId, RoomName as SealedRoom, User};
 use downstream::e2e::receive::{Line, Opened, Target as SealedTarget};
 use downstream::e2e::state::Change;
@@ -108,6 +109,13 @@ pub(super) enum Taken {
 impl Client<'_> {
     /// Rosters, signals, logs.
     pub(crate) fn catch_up(&mut self, reading: Reading<'_>) -> Result<(), Failure> {
+        let after = self.transact(|tx| {
+            let mut after = After::default();
+            let old = tx.expire(now().ms())?;
+            let_go(tx, &old, &mut after)?;
+            Ok(after)
+        })?;
+        self.follow(after)?;
         self.read_rosters()?;
         self.read_signals()?;
         self.read_logs(reading)?;
@@ -242,7 +250,8 @@ impl Client<'_> {
                             erase.push(signal.id);
                         }
                         Some(Taken::Hold | Taken::Wants(_)) => {
-                            tx.hold(held_signal(signal))?;
+                            let dropped = tx.hold(held_signal(signal))?;
+                            let_go(tx, &dropped, &mut after)?;
                             erase.push(signal.id);
                         }
                         None => {}
@@ -500,8 +509,16 @@ fn not_opened(
 ) -> Result<Taken, Failure> {
     match error {
         Error::Random => return Err(super::no_random()),
-        // Its own words stand in the history; a session never opens what it sealed.
-        Error::Own | Error::NotForThisDevice | Error::BeforeChain => return Ok(Taken::Done),
+        Error::NotForThisDevice | Error::BeforeChain => return Ok(Taken::Done),
+        Error::Own => {
+            // One's own words stand in the history; those that were only printed get their number now.
+            if let LogWhat::Body(body) = &line.what
+                && let Ok(raw) = armour::envelope(body)
+            {
+                tx.came_back(conversation, marks::mark(&raw), line.id, line.time.as_millis())?;
+            }
+            return Ok(Taken::Done);
+        }
         Error::UnlistedDevice => return Ok(Taken::Wants(Wish::List(sender.clone()))),
         Error::NeedRoster => {
             if let SealedTarget::Room(room) = target {
@@ -545,7 +562,7 @@ pub(super) fn give_up(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, er
 /// Keeps a line until its key is there, and asks its sender for it.
 fn hold(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, after: &mut After) -> Result<(), Failure> {
     let LogWhat::Body(body) = &line.what else { return Ok(()) };
-    tx.hold(Held {
+    let dropped = tx.hold(Held {
         target: Some(conversation.clone()),
         id: line.id,
         time_ms: line.time.as_millis(),
@@ -553,6 +570,7 @@ fn hold(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, after: &mut Afte
         body: body.clone(),
         since_ms: now().ms(),
     })?;
+    let_go(tx, &dropped, after)?;
     let text = format!("a message of {} in {conversation} waits for its key", line.sender);
     after.events.push(notice("waiting", Some(line.sender.as_str()), text));
     if let Ok(raw) = armour::envelope(body)
@@ -565,6 +583,23 @@ fn hold(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, after: &mut Afte
             tx.set_setting(&key, &now().secs().to_be_bytes());
             after.ask_chains.push((from, group.room, group.chain));
         }
+    }
+    Ok(())
+}
+
+/// Lines that waited for a key until there was no time or room for them any more.
+fn let_go(tx: &mut Tx<'_>, lines: &[Held], after: &mut After) -> Result<(), Failure> {
+    for held in lines {
+        let Some(target) = &held.target else { continue };
+        tx.record(Entry {
+            target: target.clone(),
+            id: Some(held.id),
+            time_ms: held.time_ms,
+            sender: held.sender.clone(),
+            what: What::Failed { code: Error::NoChain.code().to_owned() },
+            marks: Vec::new(),
+        })?;
+        after.events.push(unreadable(target.as_str(), &held.sender, Some(held.id), Error::NoChain));
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Sealing what people say, and putting it into the outbox in the same transaction.
 
+use downstream::e2e::armour;
 use downstream::e2e::bundle::Bundle;
 use downstream::e2e::error::{Error, SealError};
 use downstream::e2e::inner::{Body, ChangeKind, Conversation};
+use downstream::e2e::marks;
 use downstream::e2e::name::{Address, ChainId, DeviceId, Mark as EnvelopeMark, MsgId, RoomId, RoomName as SealedRoom, User};
 use downstream::e2e::send::Answers;
 use downstream::e2e::state::{Change, State};
@@ -87,12 +89,14 @@ impl Client<'_> {
     /// # Errors
     /// As [`Client::send`].
     pub(crate) fn send_once(&mut self, target: &Target, content: Content, key: &PostKey) -> Result<Delivered, Failure> {
-        // What waits from before goes first: order is kept.
-        self.flush()?;
         let id = match target {
             Target::User(user) => self.queue_direct(user, content.into(), Some(key))?.1,
             Target::Room(room) => {
-                self.require_e2e(room)?;
+                match self.require_e2e(room) {
+                    // Sealed for those who are known now; again, if it turns out that they are others.
+                    Err(failure) if failure.exit == Exit::Network => {}
+                    other => other?,
+                }
                 self.queue_room(room, content.into(), Some(key))?.1
             }
         };
@@ -112,7 +116,6 @@ impl Client<'_> {
         if text.starts_with(downstream::e2e::armour::BODY_PREFIX) {
             return Err(Failure::usage("a clear text cannot begin with `e2e:`"));
         }
-        self.flush()?;
         let id = self.transact(|tx| {
             let key = post_key()?;
             let line = Line::Post { target: target.clone(), key, body: text.to_owned() };
@@ -403,7 +406,11 @@ fn record_printed(tx: &mut Tx<'_>, target: &Target, item: &Outgoing) -> Result<u
     if let (Some(inner), Some(state)) = (&item.inner, tx.state()) {
         let what = What::Sealed { device: state.me.address().device, inner: inner.clone() };
         let entry = Entry { target: target.clone(), id: None, time_ms: item.made_ms, sender: me, what, marks: Vec::new() };
-        tx.record(entry)?;
+        if let Line::Post { body, .. } = &item.line
+            && let Ok(raw) = armour::envelope(body)
+        {
+            tx.record_sealed(entry, marks::mark(&raw))?;
+        }
     }
     Ok(0)
 }
