@@ -22,6 +22,19 @@ pub enum Exit {
     Refused = 6,
 }
 
+impl Exit {
+    /// Every code with what it means, for the documents.
+    pub const ALL: [(Exit, &str); 7] = [
+        (Exit::Done, "done"),
+        (Exit::Failed, "it did not work, for a reason that is none of the others"),
+        (Exit::Usage, "the command line or the settings make no sense"),
+        (Exit::NoSession, "there is no session, device list or roster yet; the message says what to type"),
+        (Exit::IdentityChanged, "an account's or the server's identity is not the one that was pinned"),
+        (Exit::Network, "the server cannot be reached, or the connection was lost"),
+        (Exit::Refused, "the server said no"),
+    ];
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit as u8)
@@ -53,6 +66,17 @@ impl Failure {
     /// [`Exit::Usage`].
     pub fn usage(message: impl Into<String>) -> Failure {
         Failure::new(Exit::Usage, message)
+    }
+
+    /// Nobody reads what is shown any more: the program ends quietly, as it would by a signal. What was not
+    /// shown was not.
+    pub fn closed() -> Failure {
+        Failure::new(Exit::Done, "standard output was closed")
+    }
+
+    /// Whether this is [`Failure::closed`].
+    pub fn is_closed(&self) -> bool {
+        self.exit == Exit::Done
     }
 
     /// With what to do.

@@ -81,6 +81,17 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         text: Option<String>,
     },
+    /// Why `dsc` ends without having done what it was asked; the last line. To people it goes to standard
+    /// error.
+    Error {
+        /// The exit code, 1 to 6.
+        exit: u8,
+        /// What went wrong.
+        message: String,
+        /// What to do about it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
 }
 
 /// A message.
@@ -297,5 +308,60 @@ pub enum Row {
         until: String,
         /// In its time and listed.
         current: bool,
+    },
+    /// This account on this machine.
+    Account {
+        /// The account, if this home has one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+        /// The server, host and port.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        server: Option<String>,
+        /// This device's id, 32 hexadecimal digits, if there are keys.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
+        /// Whether a token is kept, so that no password is needed.
+        token: bool,
+        /// Whether the server was asked and confirmed the account.
+        confirmed: bool,
+    },
+    /// The header of an envelope: what everybody on its way can read.
+    Envelope {
+        /// `multi`, `group`, `link-request` or `link-answer`.
+        form: String,
+        /// How many bytes it has.
+        bytes: u64,
+        /// The device that says it sealed it, 32 hexadecimal digits.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
+        /// The room's id, 32 hexadecimal digits.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<String>,
+        /// The roster entry under which the chain was made.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        epoch: Option<u32>,
+        /// The sender's chain, 32 hexadecimal digits.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        chain: Option<String>,
+        /// The place in the chain, from 0.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        n: Option<u32>,
+        /// How many slots follow, each for one device.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        slots: Option<u64>,
+    },
+    /// The header of one slot of the envelope before.
+    Slot {
+        /// The device that it is for, 32 hexadecimal digits.
+        device: String,
+        /// The session, 32 hexadecimal digits.
+        session: String,
+        /// When the session was begun, RFC 3339; absent once the receiver was heard.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        born: Option<String>,
+        /// How many messages the sender's chain before had.
+        previous: u32,
+        /// The place in the sender's chain, from 0.
+        n: u32,
     },
 }

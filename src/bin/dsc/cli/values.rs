@@ -1,0 +1,200 @@
+//! Values of arguments that are more than a text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use downstream::e2e::armour;
+use downstream::e2e::name::MsgId;
+use downstream::protocol::{DEFAULT_PORT, MAX_TARGETS, MAX_TEXT, NameInvalid, RoomName, Target, UserName};
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ColorChoice {
+    /// Where the output is a terminal that shows them, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl ColorChoice {
+    /// Every choice, as written in the settings.
+    pub const ALL: [(&str, ColorChoice); 3] =
+        [("auto", ColorChoice::Auto), ("always", ColorChoice::Always), ("never", ColorChoice::Never)];
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerAddress {
+    /// A host name in lower case, or an IP address without brackets.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+/// What [`ServerAddress`] takes.
+pub const SERVER_FORMS: &str = "HOST, HOST:PORT, an IPv4 address, or an IPv6 address in brackets as in [::1]:7667";
+/// The longest host name (RFC 1035 §2.3.4).
+const HOST_MAX: usize = 253;
+
+impl FromStr for ServerAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ServerAddress, String> {
+        let wrong = |what: &str| Err(format!("{what}; it takes {SERVER_FORMS}"));
+        let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
+            Some(Some((host, rest))) if host.parse::<std::net::Ipv6Addr>().is_ok() => match rest {
+                "" => (host, None),
+                rest => match rest.strip_prefix(':') {
+                    Some(port) => (host, Some(port)),
+                    None => return wrong("there is something between the address and the port"),
+                },
+            },
+            Some(_) => return wrong("this is no IPv6 address in brackets"),
+            None if text.parse::<std::net::Ipv6Addr>().is_ok() => (text, None),
+            None => match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            },
+        };
+        let port = match port.map(u16::from_str) {
+            None => DEFAULT_PORT,
+            Some(Ok(port)) if port > 0 => port,
+            Some(_) => return wrong("a port is a number from 1 to 65535"),
+        };
+        let host = host.to_ascii_lowercase();
+        let is_address = host.parse::<std::net::IpAddr>().is_ok();
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        };
+        let is_name = host.len() <= HOST_MAX && host.strip_suffix('.').unwrap_or(&host).split('.').all(label);
+        if is_address || is_name { Ok(ServerAddress { host, port }) } else { wrong("this is no host name") }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    /// `host:port`, which [`FromStr`] reads back.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// The SHA-256 fingerprint of a certificate in DER.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pin(pub [u8; 32]);
+
+impl FromStr for Pin {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Pin, &'static str> {
+        let wrong = "a pin is sha256: and 64 hexadecimal digits, with or without colons between the bytes";
+        let digits = text.strip_prefix("sha256:").ok_or(wrong)?.replace(':', "").to_ascii_lowercase();
+        armour::unhex(&digits).map(Pin).map_err(|_| wrong)
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", armour::hex(&self.0))
+    }
+}
+
+/// Rooms and people to send to: 1 to [`MAX_TARGETS`], each once, in the order given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Targets(pub Vec<Target>);
+
+impl FromStr for Targets {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Targets, String> {
+        let mut targets = Vec::new();
+        for part in text.split(',') {
+            let target = target(part).map_err(|error| format!("{part:?}: {error}"))?;
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+        match targets.len() {
+            ..=MAX_TARGETS => Ok(Targets(targets)),
+            count => Err(format!("{count} targets; at most {MAX_TARGETS} at once")),
+        }
+    }
+}
+
+/// The name of a room where only a room can stand: its `#`, which the shell makes awkward, may be left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room(pub RoomName);
+
+impl FromStr for Room {
+    type Err = NameInvalid;
+
+    fn from_str(text: &str) -> Result<Room, NameInvalid> {
+        match text.starts_with('#') {
+            true => RoomName::parse(text),
+            false => RoomName::parse(&format!("#{text}")),
+        }
+        .map(Room)
+    }
+}
+
+/// A message of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageRef {
+    /// By the server's number, which `fetch` and `tail` show.
+    Id(u64),
+    /// By the sender's own id, which `--json` shows.
+    MsgId(MsgId),
+}
+
+impl FromStr for MessageRef {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<MessageRef, &'static str> {
+        if let Ok(id) = armour::unhex(text) {
+            return Ok(MessageRef::MsgId(MsgId(id)));
+        }
+        match text.parse() {
+            Ok(id) if id > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(MessageRef::Id(id)),
+            _ => Err("a message is named by its number in the conversation, or by the 32 hexadecimal digits of msg_id"),
+        }
+    }
+}
+
+pub(super) fn user(text: &str) -> Result<UserName, NameInvalid> {
+    UserName::parse(text)
+}
+
+pub(super) fn target(text: &str) -> Result<Target, NameInvalid> {
+    Target::parse(text)
+}
+
+/// A text that travels in one line to the server: none of the characters that end it.
+pub(super) fn one_line(text: &str) -> Result<String, String> {
+    match text {
+        text if text.contains(['\n', '\r', '\0']) => Err("this must be one line, without a NUL".to_owned()),
+        text if text.len() > MAX_TEXT => Err(format!("{} bytes; at most {MAX_TEXT}", text.len())),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// The ten digits with which a person accepts a new identity; spaces between them are theirs.
+pub(super) fn ten_digits(text: &str) -> Result<String, &'static str> {
+    let digits: String = text.chars().filter(|c| *c != ' ').collect();
+    match digits.len() == 10 && digits.bytes().all(|b| b.is_ascii_digit()) {
+        true => Ok(digits),
+        false => Err("these are the first 10 digits of the safety number: two groups of five"),
+    }
+}
+
+/// Words of the command line as one text: none is no text.
+pub fn joined(words: &[String]) -> Option<String> {
+    (!words.is_empty()).then(|| words.join(" "))
+}
