@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use downstream::protocol::{Fields, Label, LineSplitter, MessageLine, PostKey, Target, UserName};
+use downstream::protocol::{Fields, Label, LineFault, LineSplitter, MessageLine, PostKey, Target, UserName};
 
 use super::talk::check_text;
 use crate::app::{self, Client, Content, Delivered, Reading, entry_event};
 use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::event::{self, Event, Message, Reply};
-use crate::net::{Backoff, Connection, Wake};
+use crate::net::backoff::Backoff;
+use crate::net::{Connection, Wake};
 use crate::server::{Answer, Server as _};
-use crate::show::escape;
+use crate::show::escaped as escape;
 
 /// Read from standard input at once.
 const INPUT_CHUNK: usize = 64 * 1024;
@@ -74,15 +75,15 @@ enum Object {
 }
 
 /// Where output goes, and in which form.
-struct Out<'a> {
-    out: &'a mut crate::show::Output,
+struct Out {
+    out: crate::show::Output,
     json: bool,
     me: UserName,
 }
 
-impl Out<'_> {
+impl Out {
     fn show(&mut self, event: &Event) -> Result<(), Failure> {
-        if self.json { self.out.show(event) } else { self.out.line(&protocol_line(event, &self.me)) }
+        if self.json { self.out.show(event) } else { self.out.print(&format!("{}\n", protocol_line(event, &self.me))) }
     }
 }
 
@@ -108,19 +109,26 @@ impl Input {
             Err(error) => return Err(Failure::failed(format!("standard input: {error}"))),
         };
         self.ended = read == 0;
-        let mut rest = bytes.get(..read).unwrap_or_default();
+        self.lines.fill(bytes.get(..read).unwrap_or_default());
         let mut lines = Vec::new();
-        while let Some(line) = self.lines.next(&mut rest) {
-            lines.push(line.map(str::to_owned).map_err(|fault| fault.to_string()));
+        while let Some(line) = self.lines.next_line() {
+            lines.push(line.map(str::to_owned).map_err(|fault| unreadable(fault).to_owned()));
         }
         Ok(lines)
+    }
+}
+
+fn unreadable(fault: LineFault) -> &'static str {
+    match fault {
+        LineFault::TooLong(_) => "the line is too long",
+        _ => "the line is no UTF-8, or has a NUL or a bare carriage return in it",
     }
 }
 
 /// `dsc pipe`
 pub(crate) fn pipe(ctx: &mut Context) -> Result<(), Failure> {
     let mut input = Input::open()?;
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new();
     loop {
         let begun = Instant::now();
         match session(ctx, &mut input) {
@@ -128,30 +136,29 @@ pub(crate) fn pipe(ctx: &mut Context) -> Result<(), Failure> {
             Ok(false) => {}
             Err(failure) if failure.exit == Exit::Network => {
                 let me = own(ctx)?;
-                let json = ctx.json();
+                let json = ctx.out.is_json();
                 let notice = Event::Notice { kind: "reconnecting".to_owned(), subject: None, text: format!("{failure}; trying again") };
-                Out { out: &mut ctx.out, json, me }.show(&notice)?;
+                Out { out: ctx.out, json, me }.show(&notice)?;
             }
             Err(failure) => return Err(failure),
         }
-        if begun.elapsed() > Duration::from_secs(60) {
-            backoff.reset();
-        }
+        backoff.lived(begun.elapsed());
         std::thread::sleep(backoff.next(app::random()?));
     }
 }
 
 fn own(ctx: &mut Context) -> Result<UserName, Failure> {
-    let (store, _) = ctx.parts()?;
+    let store = ctx.store()?;
     store.transact(|tx| app::own_name(tx))
 }
 
 /// One connection's time; whether it was ended by the program.
 fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
     let me = own(ctx)?;
-    let json = ctx.json();
+    let json = ctx.out.is_json();
     let mut connection = ctx.connect()?;
-    let (store, out) = ctx.parts()?;
+    let out = ctx.out;
+    let store = ctx.store()?;
     let mut out = Out { out, json, me };
     let mut show = |event: &Event| out.show(event);
     {
@@ -403,10 +410,11 @@ fn protocol_line(event: &Event, me: &UserName) -> String {
         }
         Event::Row(row) => format!("* dsc row :{}", escape(&format!("{row:?}"))),
         Event::Reply(reply) => reply_lines(reply),
+        Event::Error { exit, message, .. } => format!("* dsc error exit={exit} :{}", escape(message)),
     }
 }
 
-fn reply_lines(reply: &Reply) -> String {
+pub fn reply_lines(reply: &Reply) -> String {
     let mut out: String = reply.rows.iter().map(|row| format!("- {}\n", escape(row))).collect();
     let label = reply.label.as_ref().map(|label| format!("@{label}")).unwrap_or_default();
     out.push_str(if reply.ok { "OK " } else { "ERR " });

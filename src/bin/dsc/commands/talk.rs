@@ -13,7 +13,8 @@ use crate::cli::{Fetch, MessageArg, MessageRef, Search, Send};
 use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::event::Event;
-use crate::net::{Backoff, Wake};
+use crate::net::Wake;
+use crate::net::backoff::Backoff;
 use crate::store::{Store, What};
 
 /// Events taken in at once: what came in one read of the socket, mostly.
@@ -29,7 +30,7 @@ pub(crate) fn send(ctx: &mut Context, send: &Send) -> Result<(), Failure> {
     check_text(&text)?;
     online(ctx, |client| {
         let mut failed: Option<Failure> = None;
-        for target in send.targets.iter() {
+        for target in send.targets.0.iter() {
             let sent = if send.plain {
                 client.send_plain(target, &text)
             } else {
@@ -100,7 +101,7 @@ pub(crate) fn check_text(text: &str) -> Result<(), Failure> {
 
 /// `dsc resend`
 pub(crate) fn resend(ctx: &mut Context) -> Result<(), Failure> {
-    online(ctx, Client::flush)
+    online(ctx, |client| client.flush())
 }
 
 /// `dsc fetch`
@@ -119,7 +120,7 @@ pub(crate) fn fetch(ctx: &mut Context, fetch: &Fetch) -> Result<(), Failure> {
 
 /// `dsc tail`: returns only with a failure that reconnecting cannot mend.
 pub(crate) fn tail(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new();
     loop {
         let begun = Instant::now();
         match follow(ctx, targets) {
@@ -127,9 +128,7 @@ pub(crate) fn tail(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure>
             Err(failure) if failure.exit == Exit::Network => ctx.out.show(&lost(&failure))?,
             Err(failure) => return Err(failure),
         }
-        if begun.elapsed() > Duration::from_secs(60) {
-            backoff.reset();
-        }
+        backoff.lived(begun.elapsed());
         std::thread::sleep(backoff.next(app::random()?));
     }
 }
@@ -141,7 +140,8 @@ fn lost(failure: &Failure) -> Event {
 /// One connection's time: everything that was missed, then what comes.
 fn follow(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
     let mut connection = ctx.connect()?;
-    let (store, out) = ctx.parts()?;
+    let out = ctx.out;
+    let store = ctx.store()?;
     let mut show = |event: &Event| if wanted(event, targets) { out.show(event) } else { Ok(()) };
     let mut client = Client { store, server: &mut connection, show: &mut show };
     client.upkeep()?;
@@ -179,14 +179,15 @@ fn wanted(event: &Event, targets: &[Target]) -> bool {
     let of = match event {
         Event::Message(message) => &message.target,
         Event::Unreadable { target, .. } | Event::Missing { target, .. } | Event::Sent { target, .. } => target,
-        Event::Notice { .. } | Event::Alarm { .. } | Event::Row(_) | Event::Reply(_) | Event::Server { .. } => return true,
+        _ => return true,
     };
     targets.is_empty() || targets.iter().any(|target| target.as_str() == of)
 }
 
 /// `dsc search`
 pub(crate) fn search(ctx: &mut Context, search: &Search) -> Result<(), Failure> {
-    let (store, out) = ctx.parts()?;
+    let out = ctx.out;
+    let store = ctx.store()?;
     let events = store.transact(|tx| -> Result<Vec<Event>, Failure> {
         let me = app::own_name(tx)?;
         let limit = usize::try_from(search.limit).unwrap_or(usize::MAX);
@@ -206,7 +207,7 @@ pub(crate) fn change(ctx: &mut Context, kind: ChangeKind, message: &MessageArg, 
     if kind != ChangeKind::Delete {
         check_text(&text)?;
     }
-    let (store, _) = ctx.parts()?;
+    let store = ctx.store()?;
     let (author, device, msg_id) = find(store, message)?;
     online(ctx, |client| {
         let content = Content::Change { kind, author, device, msg_id, text };
@@ -220,8 +221,8 @@ fn find(store: &mut Store, message: &MessageArg) -> Result<(User, DeviceId, MsgI
     let target = &message.target;
     let entry = store.transact(|tx| -> Result<_, Failure> {
         Ok(match &message.message {
-            MessageRef::Number(id) => tx.entry(target, *id)?,
-            MessageRef::MsgId(id) => tx.entry_of(target, MsgId(*id))?,
+            MessageRef::Id(id) => tx.entry(target, *id)?,
+            MessageRef::MsgId(id) => tx.entry_of(target, *id)?,
         })
     })?;
     let unknown = || Failure::failed(format!("that message of {target} is not in this device's history"));

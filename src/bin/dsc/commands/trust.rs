@@ -26,7 +26,8 @@ const IMPORT_MAX: u64 = 64 * 1024 * 1024;
 
 /// `dsc init`: keys without a server.
 pub(crate) fn init(ctx: &mut Context, user: &UserName) -> Result<(), Failure> {
-    let (store, out) = ctx.parts()?;
+    let out = ctx.out;
+    let store = ctx.store()?;
     let name = User::parse(user.as_str()).map_err(|_| Failure::usage(format!("{user} is no name that keys can stand for")))?;
     store.transact(|tx| -> Result<(), Failure> {
         if tx.state().is_some() {
@@ -34,9 +35,9 @@ pub(crate) fn init(ctx: &mut Context, user: &UserName) -> Result<(), Failure> {
         }
         let account = app::draw_account()?;
         let keys = app::new_keys(&account, &name, None)?;
-        let mut profile = tx.profile()?;
+        let mut profile = tx.profile();
         profile.user = Some(user.clone());
-        tx.set_profile(profile)?;
+        tx.set_profile(profile);
         Ok(tx.begin(keys.state, Some(account))?)
     })?;
     out.show(&Event::Notice {
@@ -50,8 +51,8 @@ pub(crate) fn init(ctx: &mut Context, user: &UserName) -> Result<(), Failure> {
 pub(crate) fn keys(ctx: &mut Context, command: &cli::Keys) -> Result<(), Failure> {
     match command {
         cli::Keys::Publish { print: true } => {
-            let records = offline(ctx, Client::publishable)?;
-            publish_lines(&records).iter().try_for_each(|line| ctx.out.line(line))
+            let records = offline(ctx, |client| client.publishable())?;
+            publish_lines(&records).iter().try_for_each(|line| ctx.out.print(&format!("{line}\n")))
         }
         cli::Keys::Publish { print: false } => online(ctx, |client| {
             let records = client.publishable()?;
@@ -106,9 +107,9 @@ fn show_number(ctx: &mut Context, number: &Number, qr: bool) -> Result<(), Failu
 /// `dsc verify`
 pub(crate) fn verify(ctx: &mut Context, user: &UserName, qr: bool) -> Result<(), Failure> {
     number(ctx, Some(user), qr)?;
-    if !ctx.confirm(&format!("Is this the number that {user} sees?"))? {
-        return Err(Failure::failed(format!("{user} is not verified")).hint("if the numbers differ, somebody stands between you: do not write to them here"));
-    }
+    ctx.prompt
+        .confirm(&format!("Is this the number that {user} sees?"))
+        .map_err(|failure| failure.hint("if the numbers differ, somebody stands between you: do not write to them here"))?;
     offline(ctx, |client| client.verify(user))
 }
 
@@ -138,7 +139,8 @@ pub(crate) fn devices(ctx: &mut Context, devices: &cli::Devices) -> Result<(), F
 pub(crate) fn link(ctx: &mut Context) -> Result<(), Failure> {
     let user = with_store(ctx, |tx| app::own_name(tx))?;
     let mut connection = ctx.connect()?;
-    let (store, out) = ctx.parts()?;
+    let out = ctx.out;
+    let store = ctx.store()?;
     let mut show = |event: &Event| out.show(event);
     let (waiting, code) = {
         let mut client = Client { store, server: &mut connection, show: &mut show };
@@ -175,9 +177,9 @@ pub(crate) fn link(ctx: &mut Context) -> Result<(), Failure> {
 /// `dsc link --approve`
 pub(crate) fn approve(ctx: &mut Context, code: &str) -> Result<(), Failure> {
     let code = Code::parse(code).map_err(|_| Failure::usage("that is no code of `dsc link`").hint("52 letters and digits, as the new device shows them"))?;
-    let mut questions = ctx.questions();
+    let prompt = ctx.prompt.clone();
     online(ctx, |client| {
-        let device = client.link_approve(&code, &mut |device| questions.confirm(&format!("Link the device {device} to your account?")))?;
+        let device = client.link_approve(&code, &|device| prompt.confirm(&format!("Link the device {device} to your account?")))?;
         (client.show)(&Event::Notice {
             kind: "linked".to_owned(),
             subject: Some(device.clone()),
@@ -195,7 +197,7 @@ pub(crate) fn export(ctx: &mut Context, file: Option<&Path>) -> Result<(), Failu
         seed_words(account)
     })?;
     match file {
-        None => ctx.out.line(&words),
+        None => ctx.out.print(&format!("{}\n", *words)),
         Some(path) => {
             let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()));
             let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
@@ -241,7 +243,7 @@ fn sealed(user: &UserName) -> Result<User, Failure> {
 }
 
 fn with_store<T>(ctx: &mut Context, work: impl FnOnce(&mut Tx<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
-    let (store, _) = ctx.parts()?;
+    let store = ctx.store()?;
     store.transact(work)
 }
 

@@ -74,6 +74,7 @@ pub fn line(event: &Event, style: &Style) -> String {
             let what = format!("{count} missing from {}/{}", escaped(sender), escaped(device));
             format!("{}: {}", style.paint(PLACE, &escaped(target)), style.paint(MARK, &what))
         }
+        Event::Reply(reply) => crate::commands::reply_lines(reply),
         Event::Row(row) => self::row(row, style),
         Event::Server { kind, words, text } => {
             let words: String = words.iter().map(|word| format!(" {}", escaped(word))).collect();
@@ -188,6 +189,14 @@ fn row(row: &Row, style: &Style) -> String {
         Row::Unread { target, count: 0, .. } => format!("{} nothing unread", name(PLACE, target)),
         Row::Unread { target, count, first, last } => {
             format!("{} {count} unread, {first} to {last}", name(PLACE, target))
+        }
+        Row::Keys { device, opk, pqk } => {
+            format!("{} {opk} one-time keys, {pqk} post-quantum ones", escaped(device))
+        }
+        Row::Number { user, number, verified } => {
+            let facts = facts(&[when(*verified, "verified")]);
+            let facts = if facts.is_empty() { facts } else { format!(" ({facts})") };
+            format!("{} {}{facts}", name(SENDER, user), escaped(number))
         }
         Row::Device { user, device, name: given, this, until, current } => {
             let facts = facts(&[
