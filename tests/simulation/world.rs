@@ -406,7 +406,7 @@ impl World {
     fn tell_write(&mut self) {
         let Some(Written { ticket, owner, op, result }) = self.backend.written.pop_front() else { return };
         self.trace.note(owner, format_args!("answer to {op:?}"));
-        self.oracle.model.telling(&op, &result);
+        self.oracle.telling(owner, &op, &result);
         self.handle(owner, Input::Stored(ticket, Done::Op(result.clone())));
         self.oracle.told(&op, &result);
         for (name, token) in std::mem::take(&mut self.oracle.tokens) {
@@ -419,7 +419,7 @@ impl World {
         let fails = self.faults && self.rng.one_in(self.unreadable);
         let answer = if fails { Err(Refused::Internal) } else { self.backend.engine.answer(&what) };
         if let Ok(answer) = &answer {
-            let judged = self.oracle.model.looked_up(&what, answer);
+            let judged = self.oracle.looked_up(owner, &what, answer);
             self.check(owner, judged);
         }
         self.backend.answers.push_back(Read { ticket, owner, what: Done::Query(answer) });
