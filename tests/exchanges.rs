@@ -32,7 +32,7 @@ fn number(line: &str) -> u64 {
 
 #[test]
 fn a_reader_that_falls_behind_gets_every_signal_that_still_waits() {
-    const SIGNALS: usize = 240;
+    const SIGNALS: usize = 160;
     let home = Home::new("");
     let daemon = home.start();
     let mut slow = register(&daemon, "slow");

@@ -32,6 +32,8 @@ mod exchanges;
 mod model;
 #[path = "simulation/oracle.rs"]
 mod oracle;
+#[path = "simulation/programs.rs"]
+mod programs;
 #[path = "simulation/rng.rs"]
 mod rng;
 #[path = "simulation/trace.rs"]

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base64ct::{Base64, Encoding as _};
-use downstream::protocol::keys::{DH_KEY_LEN, POST_QUANTUM_KEY_LEN};
-use downstream::protocol::{DeviceName, LineFault};
+use downstream::protocol::LineFault;
 use downstream::session::ConnId;
 
 use crate::oracle::{Given, Kind, Oracle};
@@ -24,38 +22,42 @@ pub struct People {
     pub secrets: BTreeMap<String, Vec<String>>,
     pub rooms: Vec<String>,
     posts: Vec<(String, String, String)>,
-    records: Vec<String>,
+    /// Records that somebody has put.
+    pub records: Vec<String>,
+    /// Of a hundred lines, those of programs.
+    pub programs: usize,
     count: u64,
     /// Bodies may be so long.
     pub body_max: usize,
 }
 
 impl People {
-    pub fn new(accounts: usize, rooms: usize, body_max: usize) -> People {
+    pub fn new(accounts: usize, rooms: usize, body_max: usize, programs: usize) -> People {
         People {
             names: (0..accounts).map(|n| format!("u{n}")).collect(),
             secrets: BTreeMap::new(),
             rooms: (0..rooms).map(|n| format!("#r{n}")).collect(),
             posts: Vec::new(),
             records: Vec::new(),
+            programs,
             count: 0,
             body_max,
         }
     }
 
-    fn number(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.count += 1;
         self.count
     }
 
-    fn name(&self, rng: &mut Rng) -> String {
+    pub fn name(&self, rng: &mut Rng) -> String {
         match rng.below(40) {
             0 => "nobody".to_owned(),
             _ => rng.pick(&self.names).cloned().unwrap_or_default(),
         }
     }
 
-    fn room(&self, rng: &mut Rng) -> String {
+    pub fn room(&self, rng: &mut Rng) -> String {
         // Some rooms are busier than others.
         let busy = rng.below(self.rooms.len()).min(rng.below(self.rooms.len()));
         self.rooms.get(busy).cloned().unwrap_or_default()
@@ -109,51 +111,6 @@ impl People {
         (*rng.pick(&WORDS).unwrap_or(&"")).to_owned()
     }
 
-    /// An envelope that no other signal has; now and then what is none.
-    fn envelope(&mut self, rng: &mut Rng) -> String {
-        let n = self.number();
-        let len = match rng.below(20) {
-            0 => rng.below(self.body_max),
-            1..4 => rng.below(9000),
-            _ => rng.below(400),
-        };
-        let prefix = if rng.one_in(25) { "E2E:" } else { "e2e:" };
-        format!("{prefix}{}{n:012}", "0".repeat(len.saturating_sub(16) / 4 * 4))
-    }
-
-    fn device(rng: &mut Rng) -> DeviceName {
-        DeviceName([rng.below(4) as u8; 16])
-    }
-
-    /// A record of `/keys put`, or again one that somebody has put.
-    fn record(&mut self, rng: &mut Rng) -> String {
-        if let Some(again) = rng.pick(&self.records).filter(|_| rng.one_in(5)) {
-            return again.clone();
-        }
-        let n = self.number() as u32;
-        let key = |i: usize, len: usize| {
-            let id = n * 128 + i as u32 + 1;
-            [id.to_be_bytes().to_vec(), vec![n as u8; len - 4]].concat()
-        };
-        let keys = |count: usize, len: usize| (0..count).flat_map(|i| key(i, len)).collect::<Vec<u8>>();
-        let (kind, body) = match rng.below(20) {
-            0..5 => (0x10, [vec![1, 0x10, 5], vec![rng.below(2) as u8; 197]].concat()),
-            5 => (0x10, Vec::new()),
-            6 | 7 => (0x11, [vec![1, 0x11, 5], vec![1; 42], vec![n as u8; 96]].concat()),
-            8..11 => (0x12, key(0, DH_KEY_LEN)),
-            11..15 => (0x13, keys(*rng.pick(&[1, 3, 20, 100]).unwrap_or(&1), DH_KEY_LEN)),
-            15..18 => (0x14, keys(*rng.pick(&[1, 2, 5, 50]).unwrap_or(&1), POST_QUANTUM_KEY_LEN)),
-            18 => (0x15, key(0, POST_QUANTUM_KEY_LEN)),
-            _ => (0x13, vec![0; rng.below(300)]),
-        };
-        let text = Base64::encode_string(&[vec![1, kind], Self::device(rng).0.to_vec(), body].concat());
-        self.records.push(text.clone());
-        if self.records.len() > 60 {
-            self.records.drain(..30);
-        }
-        text
-    }
-
     /// The next line of a connection.
     pub fn type_line(&mut self, rng: &mut Rng, conn: ConnId, first: bool, oracle: &Oracle) -> Typed {
         let login = oracle.view(conn).and_then(|view| view.login.as_ref());
@@ -176,6 +133,7 @@ impl People {
         match me {
             None if rng.percent(85) => self.enter(rng, oracle),
             None => self.command(rng, "nobody", oracle),
+            Some(me) if rng.percent(self.programs) => self.exchange(rng, &me, oracle),
             Some(me) => match rng.below(100) {
                 0..52 => self.speak(rng, &me),
                 _ => self.command(rng, &me, oracle),
@@ -315,40 +273,6 @@ impl People {
             36 => other("quit".to_owned()),
             37 => other(self.admin(rng, oracle)),
             38 => other(format!("join {}", Self::word(rng))),
-            40 => {
-                let body = self.envelope(rng);
-                (format!("signal {name} {body}"), Kind::Signal { user: name, body })
-            }
-            41 => {
-                let after = if rng.one_in(3) { format!(" after={}", rng.below(20)) } else { String::new() };
-                (format!("signals{after}"), Kind::Rows)
-            }
-            42 => {
-                let account = oracle.model.accounts.iter().find(|(_, account)| account.name == me).map(|(id, _)| *id);
-                let waiting: Vec<u64> =
-                    account.iter().flat_map(|id| oracle.model.exchanges.waiting(*id)).map(|(id, _)| id).collect();
-                let id = rng.pick(&waiting).copied().filter(|_| !rng.one_in(10)).unwrap_or(rng.below(30) as u64);
-                other(format!("ack signals {id}"))
-            }
-            43 => other(format!("keys put {}", self.record(rng))),
-            44 => {
-                let device = if rng.one_in(4) { format!(" device={}", Self::device(rng)) } else { String::new() };
-                let only = if rng.one_in(4) { " only=certs" } else { "" };
-                (format!("keys get {name}{device}{only}"), Kind::Rows)
-            }
-            45 => ("keys status".to_owned(), Kind::Rows),
-            46 => {
-                let after = if rng.one_in(3) { format!(" after={}", rng.below(8)) } else { String::new() };
-                (format!("roster {room}{after}"), Kind::Rows)
-            }
-            47 => {
-                let account = oracle.model.accounts.iter().find(|(_, account)| account.name == me).map(|(id, _)| *id);
-                let id = account.and_then(|account| oracle.model.room_of(account, &room));
-                let last = id.map_or(0, |id| oracle.model.exchanges.last_epoch(id));
-                let epoch = if rng.one_in(5) { rng.below(last + 3) } else { last + 1 };
-                let entry = Base64::encode_string(&self.number().to_be_bytes().repeat(rng.within(1, 100)));
-                other(format!("roster-add {room} {epoch} {entry}"))
-            }
             39 => (format!("fetch {} {}", self.target(rng), Self::word(rng)), Kind::FetchPage),
             _ => other(format!("login {name} {}", self.secret(rng, &name, oracle))),
         };
@@ -385,9 +309,9 @@ impl People {
 }
 
 /// How often each command of [`People::command`] comes.
-const WEIGHTS: [usize; 49] = [
+const WEIGHTS: [usize; 41] = [
     90, 22, 12, 12, 5, 8, 12, 12, 8, 16, 30, 14, 16, 8, 10, 4, 6, 6, 12, 8, 6, 5, 5, 4, 3, 6, 3, 2, 3, 6, 22, 24, 8, 8,
-    4, 1, 4, 14, 4, 4, 40, 10, 24, 40, 24, 5, 8, 24, 3,
+    4, 1, 4, 14, 4, 4, 3,
 ];
 
 fn given(head: &str, kind: Kind) -> Given {

@@ -292,9 +292,10 @@ impl Exchanges {
 impl Pool {
     fn fill(&mut self, keys: &[PrekeyBytes], most: usize) {
         for key in keys {
-            // What was given away must not come back; nor do ids below it, which a device never uses again.
-            let is_old = self.given.iter().max().is_some_and(|last| key.id <= *last);
-            if !is_old && self.keys.len() < most {
+            // What was given away must not come back; nor do ids below it, which a device never uses again. Ids
+            // begin at 1.
+            let last = self.given.iter().max().copied().unwrap_or(0);
+            if key.id > last && self.keys.len() < most {
                 self.keys.entry(key.id).or_insert_with(|| key.bytes.clone());
             }
         }
