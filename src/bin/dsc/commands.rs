@@ -8,8 +8,6 @@ mod rooms;
 mod talk;
 mod trust;
 
-pub use pipe::reply_lines;
-
 use downstream::e2e::inner::ChangeKind;
 
 use crate::app::{Client, Member};
@@ -45,8 +43,12 @@ pub fn run(ctx: &mut Context, command: Command) -> Result<(), Failure> {
         Command::Invite(who) => rooms::change_member(ctx, &who.room.room.0, &who.user, Member::Invite, &[]),
         Command::Op(who) => rooms::change_member(ctx, &who.room.room.0, &who.user, Member::Op, &[]),
         Command::Deop(who) => rooms::change_member(ctx, &who.room.room.0, &who.user, Member::Deop, &[]),
-        Command::Kick(gone) => rooms::change_member(ctx, &gone.who.room.room.0, &gone.who.user, Member::Kick, &gone.reason),
-        Command::Ban(gone) => rooms::change_member(ctx, &gone.who.room.room.0, &gone.who.user, Member::Ban, &gone.reason),
+        Command::Kick(gone) => {
+            rooms::change_member(ctx, &gone.who.room.room.0, &gone.who.user, Member::Kick, &gone.reason)
+        }
+        Command::Ban(gone) => {
+            rooms::change_member(ctx, &gone.who.room.room.0, &gone.who.user, Member::Ban, &gone.reason)
+        }
         Command::Keys(keys) => trust::keys(ctx, &keys),
         Command::Number(number) => trust::number(ctx, number.user.as_ref(), number.qr),
         Command::Verify(verify) => trust::verify(ctx, &verify.user, verify.qr),

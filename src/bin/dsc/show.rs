@@ -6,6 +6,7 @@
 mod escape;
 mod qr;
 mod text;
+mod wire;
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -20,6 +21,7 @@ use crate::event::Event;
 pub use escape::{json_escaped, line as escaped};
 pub use qr::qr;
 pub use text::{Layout, Style, line};
+pub use wire::{message_line, wire_line};
 
 /// Where everything that is printed goes through. A small value: copied wherever it is needed.
 #[derive(Debug, Clone, Copy)]

@@ -14,10 +14,14 @@ use downstream::e2e::marks;
 use downstream::e2e::name::{Address, ChainId, Mark as EnvelopeMark, RoomId, RoomName as SealedRoom, User};
 use downstream::e2e::receive::{Line, Opened, Target as SealedTarget};
 use downstream::e2e::state::Change;
-use downstream::protocol::{Fields, FileLine, MessageLine, RoomName, SignalLine, Target, Timestamp, UnreadLine, UserName};
+use downstream::protocol::{
+    Fields, FileLine, MessageLine, RoomName, SignalLine, Target, Timestamp, UnreadLine, UserName,
+};
 
 use super::shown::message_event;
-use super::{Client, is_sealed_room, Os, alarm, device_name, notice, now, number_with, sealed_room, sealed_user, state};
+use super::{
+    Client, Os, alarm, device_name, is_sealed_room, notice, now, number_with, sealed_room, sealed_user, state,
+};
 use crate::error::{Exit, Failure};
 use crate::event::{Content, Event, Mark, Message};
 use crate::store::{Entry, Held, Tx, What};
@@ -56,7 +60,11 @@ pub(super) struct LogLine {
 pub(super) enum LogWhat {
     Body(String),
     /// A file sent in clear: size, SHA-256, name.
-    File { size: u64, sha256: String, name: String },
+    File {
+        size: u64,
+        sha256: String,
+        name: String,
+    },
 }
 
 impl LogLine {
@@ -197,7 +205,9 @@ impl Client<'_> {
                         Taken::Wants(wish) if !tried.contains(&(line.id, conversation.clone(), wish.clone())) => {
                             return Ok((i, Some((line.id, conversation, wish)), after));
                         }
-                        Taken::Wants(Wish::List(_)) => give_up(tx, line, &conversation, Error::UnlistedDevice, &mut after)?,
+                        Taken::Wants(Wish::List(_)) => {
+                            give_up(tx, line, &conversation, Error::UnlistedDevice, &mut after)?
+                        }
                         Taken::Hold | Taken::Wants(_) => hold(tx, line, &conversation, &mut after)?,
                     }
                     tx.set_cursor(&conversation, line.id);
@@ -281,7 +291,12 @@ impl Client<'_> {
             for (key, held) in tx.held()? {
                 let taken = match &held.target {
                     None => {
-                        let signal = SignalLine { id: held.id, time: Timestamp::from_millis(held.time_ms), sender: held.sender.clone(), body: &held.body };
+                        let signal = SignalLine {
+                            id: held.id,
+                            time: Timestamp::from_millis(held.time_ms),
+                            sender: held.sender.clone(),
+                            body: &held.body,
+                        };
                         take_signal(tx, &signal, &mut after)?.unwrap_or(Taken::Done)
                     }
                     Some(target) => {
@@ -373,7 +388,13 @@ fn read_to_end(tx: &mut Tx<'_>, room: &RoomName) -> Result<(), Failure> {
 }
 
 /// Opens one line of a log; what it changes is staged.
-pub(super) fn take_line(tx: &mut Tx<'_>, me: &UserName, line: &LogLine, conversation: &Target, after: &mut After) -> Result<Taken, Failure> {
+pub(super) fn take_line(
+    tx: &mut Tx<'_>,
+    me: &UserName,
+    line: &LogLine,
+    conversation: &Target,
+    after: &mut After,
+) -> Result<Taken, Failure> {
     let body = match &line.what {
         LogWhat::Body(body) => body,
         LogWhat::File { size, sha256, name } => {
@@ -546,7 +567,13 @@ fn not_opened(
 }
 
 /// Records and shows that a line cannot be opened.
-pub(super) fn give_up(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, error: Error, after: &mut After) -> Result<(), Failure> {
+pub(super) fn give_up(
+    tx: &mut Tx<'_>,
+    line: &LogLine,
+    conversation: &Target,
+    error: Error,
+    after: &mut After,
+) -> Result<(), Failure> {
     tx.record(Entry {
         target: conversation.clone(),
         id: Some(line.id),
@@ -605,7 +632,11 @@ fn let_go(tx: &mut Tx<'_>, lines: &[Held], after: &mut After) -> Result<(), Fail
 }
 
 /// Opens a signal; `None` if it is for another device.
-pub(super) fn take_signal(tx: &mut Tx<'_>, signal: &SignalLine<'_>, after: &mut After) -> Result<Option<Taken>, Failure> {
+pub(super) fn take_signal(
+    tx: &mut Tx<'_>,
+    signal: &SignalLine<'_>,
+    after: &mut After,
+) -> Result<Option<Taken>, Failure> {
     let Some(known) = tx.state() else { return Ok(None) };
     let me = known.me.user().clone();
     let Ok(sender) = sealed_user(&signal.sender) else { return Ok(Some(Taken::Done)) };
@@ -660,7 +691,11 @@ pub(super) fn take_signal(tx: &mut Tx<'_>, signal: &SignalLine<'_>, after: &mut 
         Body::ChainRequest { room, .. } => after.chain_requests.push((opened.from.clone(), *room)),
         Body::Receipt { read, messages } => {
             let what = if *read { "read" } else { "received" };
-            after.events.push(notice(what, Some(sender.as_str()), format!("{shown} has {what} {} message(s)", messages.len())));
+            after.events.push(notice(
+                what,
+                Some(sender.as_str()),
+                format!("{shown} has {what} {} message(s)", messages.len()),
+            ));
         }
         Body::Text(_) | Body::File(_) | Body::Change { .. } => {}
     }
@@ -752,6 +787,8 @@ pub(super) fn unkept(me: &UserName, line: &LogLine, conversation: &Target) -> Op
             code: "not-kept".to_owned(),
             text: "read before and not kept, or sealed for another device".to_owned(),
         }),
-        LogWhat::Body(body) => Some(Event::Message(plain_message(me, line, conversation, Content::Text { text: body.clone() }))),
+        LogWhat::Body(body) => {
+            Some(Event::Message(plain_message(me, line, conversation, Content::Text { text: body.clone() })))
+        }
     }
 }

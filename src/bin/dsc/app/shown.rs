@@ -100,10 +100,8 @@ impl Client<'_> {
         self.quietly_catch_up(target)?;
         let bound = bound.map(|(key, id)| format!(" {key}={id}")).unwrap_or_default();
         let (rows, _) = self.command(&format!("/fetch {target}{bound} limit={limit}"))?;
-        let lines: Vec<receive::LogLine> = rows
-            .iter()
-            .filter_map(|row| receive::LogLine::read(&downstream::protocol::Fields::parse(row)))
-            .collect();
+        let lines: Vec<receive::LogLine> =
+            rows.iter().filter_map(|row| receive::LogLine::read(&downstream::protocol::Fields::parse(row))).collect();
         let events = self.transact(|tx| {
             let me = receive::account(tx)?;
             let mut events = Vec::new();

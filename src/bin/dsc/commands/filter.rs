@@ -19,7 +19,11 @@ const LINE_MAX: u64 = 256 * 1024;
 pub(crate) fn seal(ctx: &mut Context, seal: &Seal) -> Result<(), Failure> {
     let mut bytes = Vec::new();
     let most = u64::try_from(TEXT_MAX).unwrap_or(u64::MAX).saturating_add(2);
-    std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(|error| Failure::failed(format!("standard input: {error}")))?;
+    std::io::stdin()
+        .lock()
+        .take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::failed(format!("standard input: {error}")))?;
     let text = String::from_utf8(bytes).map_err(|_| Failure::usage("standard input is no UTF-8 text"))?;
     let text = text.strip_suffix('\n').unwrap_or(&text).to_owned();
     check_text(&text)?;
@@ -33,7 +37,9 @@ pub(crate) fn seal(ctx: &mut Context, seal: &Seal) -> Result<(), Failure> {
     };
     if seal.raw {
         if !lines.signals.is_empty() {
-            return Err(Failure::usage("room keys have to be sent first, so --raw is not enough").hint("use it without --raw"));
+            return Err(
+                Failure::usage("room keys have to be sent first, so --raw is not enough").hint("use it without --raw")
+            );
         }
         return ctx.out.print(&format!("{}\n", lines.body.strip_prefix("e2e:").unwrap_or(&lines.body)));
     }

@@ -60,12 +60,7 @@ fn failed_event(target: &Target, failure: &Failure) -> Event {
 
 /// The event of a message that was stored.
 pub(crate) fn sent_event(delivered: &app::Delivered, encrypted: bool) -> Event {
-    Event::Sent {
-        target: delivered.target.to_string(),
-        id: delivered.id,
-        encrypted,
-        duplicate: delivered.duplicate,
-    }
+    Event::Sent { target: delivered.target.to_string(), id: delivered.id, encrypted, duplicate: delivered.duplicate }
 }
 
 /// Standard input as one text, without its last line ending.
@@ -162,7 +157,9 @@ fn follow(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
         let mut client = Client { store, server: &mut connection, show: &mut show };
         if let Some(reason) = client.live(&lines)? {
             return match reason.as_str() {
-                "replaced" | "kicked" => Err(Failure::new(Exit::Refused, format!("the server ended the session: {reason}"))),
+                "replaced" | "kicked" => {
+                    Err(Failure::new(Exit::Refused, format!("the server ended the session: {reason}")))
+                }
                 _ => Ok(()),
             };
         }
@@ -202,7 +199,12 @@ pub(crate) fn search(ctx: &mut Context, search: &Search) -> Result<(), Failure> 
 }
 
 /// `dsc react`, `edit`, `delete`
-pub(crate) fn change(ctx: &mut Context, kind: ChangeKind, message: &MessageArg, text: &[String]) -> Result<(), Failure> {
+pub(crate) fn change(
+    ctx: &mut Context,
+    kind: ChangeKind,
+    message: &MessageArg,
+    text: &[String],
+) -> Result<(), Failure> {
     let text = text.join(" ");
     if kind != ChangeKind::Delete {
         check_text(&text)?;

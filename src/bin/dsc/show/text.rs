@@ -74,7 +74,7 @@ pub fn line(event: &Event, style: &Style) -> String {
             let what = format!("{count} missing from {}/{}", escaped(sender), escaped(device));
             format!("{}: {}", style.paint(PLACE, &escaped(target)), style.paint(MARK, &what))
         }
-        Event::Reply(reply) => crate::commands::reply_lines(reply),
+        Event::Reply(reply) => super::wire::reply_lines(reply),
         Event::Row(row) => self::row(row, style),
         Event::Server { kind, words, text } => {
             let words: String = words.iter().map(|word| format!(" {}", escaped(word))).collect();
