@@ -101,6 +101,10 @@ pub(crate) fn offline<T>(
 struct Nobody;
 
 impl Server for Nobody {
+    fn is_offline(&self) -> bool {
+        true
+    }
+
     fn ask_all(&mut self, commands: &[&str]) -> Result<Vec<Answer>, Lost> {
         Err(Lost::Offline(commands.iter().map(|command| (*command).to_owned()).collect()))
     }

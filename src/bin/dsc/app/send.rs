@@ -183,6 +183,9 @@ impl Client<'_> {
     ) -> Result<(SealedLines, u64), Failure> {
         let name = sealed_room(room)?;
         let target = Target::Room(room.clone());
+        if self.transact(|tx| is_behind(tx, &name))? {
+            self.read_roster(&name)?;
+        }
         let ((done, events), lacking) = self.sealing(|tx, answers| {
             let id = room_id(tx, &name)?;
             let sealed = state(tx)?.seal_room(&id, body.clone(), answers, now(), &mut Os);
@@ -342,6 +345,10 @@ impl Client<'_> {
                     if lacking.lists.contains(&user) {
                         return Err(no_keys_of(&user));
                     }
+                    if self.server.is_offline() {
+                        // One command that brings list and bundles alike: less to type.
+                        self.command(&format!("/keys get {user}"))?;
+                    }
                     if self.learn(&user)? == Learned::NoKeys || self.still_old(&user)? {
                         lacking.lists.push(user);
                     }
@@ -451,6 +458,14 @@ fn room_id(tx: &Tx<'_>, name: &SealedRoom) -> Result<RoomId, Failure> {
     let known: Option<&State> = tx.state();
     let room = known.and_then(|state| state.room_named(name));
     room.map(|room| room.roster.id()).ok_or_else(|| cannot_seal(SealError::NeedRoster))
+}
+
+/// Whether the room's roster is not known here, or not so far as others know it.
+fn is_behind(tx: &Tx<'_>, name: &SealedRoom) -> Result<bool, Failure> {
+    let known = state(tx)?;
+    Ok(known.room_named(name).is_none_or(|room| {
+        matches!(known.audience(&room.roster.id(), &[], now()), Err(SealError::NeedRoster))
+    }))
 }
 
 /// Who is not sealed to, and why.
