@@ -10,12 +10,17 @@ mod trust;
 
 use downstream::e2e::inner::ChangeKind;
 
-use crate::app::{Client, Member};
+use crate::app::{self, Client, Member};
 use crate::cli::Command;
 use crate::context::Context;
 use crate::error::Failure;
 use crate::event::Event;
 use crate::server::{Answer, Lost, Server};
+use crate::store::Store;
+
+/// Entries of the history erased at once: the store is locked meanwhile, and the next command goes on.
+const SWEEP_AT_ONCE: usize = 10_000;
+const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// Does a command.
 ///
@@ -74,13 +79,26 @@ pub(crate) fn online<T>(
     work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let mut connection = ctx.connect()?;
-    let out = ctx.out;
+    let (out, days) = (ctx.out, ctx.settings.history_days);
     let store = ctx.store()?;
     let mut show = |event: &Event| out.show(event);
     let mut client = Client { store, server: &mut connection, show: &mut show };
     let done = client.upkeep().and_then(|()| work(&mut client));
     connection.quit();
+    sweep(store, days)?;
     done
+}
+
+/// Erases what the history has kept for longer than the settings say.
+///
+/// # Errors
+/// [`Failure`] of the store.
+pub(crate) fn sweep(store: &mut Store, days: u32) -> Result<(), Failure> {
+    let before = app::now().ms().saturating_sub(u64::from(days).saturating_mul(DAY_MS));
+    store.transact(|tx| -> Result<(), Failure> {
+        tx.sweep(before, SWEEP_AT_ONCE)?;
+        Ok(())
+    })
 }
 
 /// Works without a connection: whatever would have to be asked becomes a command for the person to type.

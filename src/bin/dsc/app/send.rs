@@ -463,9 +463,9 @@ fn room_id(tx: &Tx<'_>, name: &SealedRoom) -> Result<RoomId, Failure> {
 /// Whether the room's roster is not known here, or not so far as others know it.
 fn is_behind(tx: &Tx<'_>, name: &SealedRoom) -> Result<bool, Failure> {
     let known = state(tx)?;
-    Ok(known.room_named(name).is_none_or(|room| {
-        matches!(known.audience(&room.roster.id(), &[], now()), Err(SealError::NeedRoster))
-    }))
+    Ok(known
+        .room_named(name)
+        .is_none_or(|room| matches!(known.audience(&room.roster.id(), &[], now()), Err(SealError::NeedRoster))))
 }
 
 /// Who is not sealed to, and why.

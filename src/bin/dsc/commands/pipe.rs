@@ -182,7 +182,7 @@ fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
     let me = own(ctx)?;
     let json = ctx.out.is_json();
     let mut connection = ctx.connect()?;
-    let out = ctx.out;
+    let (out, days) = (ctx.out, ctx.settings.history_days);
     let store = ctx.store()?;
     let mut out = Out { out, json, me };
     let mut show = |event: &Event| out.show(event);
@@ -223,6 +223,7 @@ fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
             let mut client = Client { store, server: &mut connection, show: &mut show };
             client.upkeep()?;
             client.catch_up(Reading::All)?;
+            super::sweep(client.store, days)?;
             upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
         }
     }

@@ -135,7 +135,7 @@ fn lost(failure: &Failure) -> Event {
 /// One connection's time: everything that was missed, then what comes.
 fn follow(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
     let mut connection = ctx.connect()?;
-    let out = ctx.out;
+    let (out, days) = (ctx.out, ctx.settings.history_days);
     let store = ctx.store()?;
     let mut show = |event: &Event| if wanted(event, targets) { out.show(event) } else { Ok(()) };
     let mut client = Client { store, server: &mut connection, show: &mut show };
@@ -166,6 +166,7 @@ fn follow(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
         if Instant::now() >= upkeep {
             client.upkeep()?;
             client.catch_up(Reading::All)?;
+            super::sweep(client.store, days)?;
             upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
         }
     }
