@@ -191,6 +191,7 @@ impl Client<'_> {
     pub(super) fn take_log(&mut self, lines: &[LogLine]) -> Result<(), Failure> {
         let me = self.transact(|tx| account(tx))?;
         let mut rest = lines;
+        // What was asked for once and did not help is not asked for again: a log of junk costs one question.
         let mut tried = BTreeSet::new();
         while !rest.is_empty() {
             let (done, wish, after) = self.transact(|tx| {
@@ -202,9 +203,7 @@ impl Client<'_> {
                     }
                     match take_line(tx, &me, line, &conversation, &mut after)? {
                         Taken::Done => {}
-                        Taken::Wants(wish) if !tried.contains(&(line.id, conversation.clone(), wish.clone())) => {
-                            return Ok((i, Some((line.id, conversation, wish)), after));
-                        }
+                        Taken::Wants(wish) if !tried.contains(&wish) => return Ok((i, Some(wish), after)),
                         Taken::Wants(Wish::List(_)) => {
                             give_up(tx, line, &conversation, Error::UnlistedDevice, &mut after)?
                         }
@@ -216,9 +215,9 @@ impl Client<'_> {
             })?;
             self.follow(after)?;
             rest = rest.get(done..).unwrap_or_default();
-            if let Some((id, conversation, wish)) = wish {
+            if let Some(wish) = wish {
                 self.grant(&wish)?;
-                tried.insert((id, conversation, wish));
+                tried.insert(wish);
             }
         }
         Ok(())
@@ -251,9 +250,7 @@ impl Client<'_> {
                 for (i, signal) in rest.iter().take(BATCH).enumerate() {
                     match take_signal(tx, signal, &mut after)? {
                         Some(Taken::Done) => erase.push(signal.id),
-                        Some(Taken::Wants(wish)) if !tried.contains(&(signal.id, wish.clone())) => {
-                            return Ok((i, Some((signal.id, wish)), after, erase));
-                        }
+                        Some(Taken::Wants(wish)) if !tried.contains(&wish) => return Ok((i, Some(wish), after, erase)),
                         Some(Taken::Wants(Wish::List(_))) => {
                             let event = unreadable(signal.sender.as_str(), &signal.sender, None, Error::UnlistedDevice);
                             after.events.push(event);
@@ -275,9 +272,9 @@ impl Client<'_> {
             // A signal that is gone already (another process was quicker) is as good.
             self.server.ask_all(&erase)?;
             rest = rest.get(done..).unwrap_or_default();
-            if let Some((id, wish)) = wish {
+            if let Some(wish) = wish {
                 self.grant(&wish)?;
-                tried.insert((id, wish));
+                tried.insert(wish);
             }
         }
         Ok(())
