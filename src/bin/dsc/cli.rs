@@ -100,9 +100,10 @@ pub const GROUPS: [(&str, &[&str]); 7] = [
     ("About dsc", &["completions", "man", "help"]),
 ];
 
-/// The definitions, with the commands of [`GROUPS`] under their headings in the help.
+/// The definitions as help shows them: the commands of [`GROUPS`] under their headings, and one help, which
+/// is short enough for `--help` and says enough for `-h`.
 pub fn command() -> clap::Command {
-    let command = Cli::command();
+    let command = short(Cli::command());
     let styles = command.get_styles().clone();
     let (header, literal) = (styles.get_header(), styles.get_literal());
     let width = GROUPS.iter().flat_map(|(_, names)| *names).map(|name| name.len()).max().unwrap_or(0);
@@ -116,10 +117,25 @@ pub fn command() -> clap::Command {
         }
     }
     let template = format!(
-        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{listing}\n\
+        "{{about-with-newline}}\n{{before-help}}{{usage-heading}} {{usage}}\n{listing}\n\
          {header}Options:{header:#}\n{{options}}{{after-help}}"
     );
-    command.help_template(template)
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, short)).help_template(template)
+}
+
+/// What stands behind the first line of a documentation comment goes in front of the usage. As a long
+/// description it would have clap print a second, longer help, with every option on two lines.
+fn short(command: clap::Command) -> clap::Command {
+    let text = |text: Option<&clap::builder::StyledStr>| text.map(ToString::to_string).unwrap_or_default();
+    let (about, long) = (text(command.get_about()), text(command.get_long_about()));
+    match long.strip_prefix(&about).map(str::trim).filter(|details| !details.is_empty()) {
+        None => command,
+        Some(details) => command
+            .before_help(details.to_owned())
+            .long_about(None)
+            .help_template("{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"),
+    }
 }
 
 /// Parses the arguments of the process.

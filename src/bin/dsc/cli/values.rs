@@ -8,15 +8,13 @@ use downstream::e2e::armour;
 use downstream::e2e::name::MsgId;
 use downstream::protocol::{DEFAULT_PORT, MAX_TARGETS, MAX_TEXT, NameInvalid, RoomName, Target, UserName};
 
-/// When to use colours.
+/// When to use colours. `Auto`: where the output is a terminal that shows them, unless `NO_COLOR` is set.
+// Without comments on the variants: clap would print a line for each in every help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum ColorChoice {
-    /// Where the output is a terminal that shows them, unless NO_COLOR is set
     #[default]
     Auto,
-    /// Always
     Always,
-    /// Never
     Never,
 }
 
