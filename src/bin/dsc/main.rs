@@ -9,6 +9,7 @@ mod commands;
 mod context;
 mod error;
 mod event;
+mod net;
 mod prompt;
 mod server;
 mod settings;
