@@ -14,6 +14,7 @@ mod prompt;
 mod server;
 mod settings;
 mod show;
+mod store;
 
 use std::process::ExitCode;
 
