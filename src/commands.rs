@@ -12,10 +12,13 @@ mod account;
 mod admin;
 mod connection;
 mod dispatch;
+mod keys;
 mod login;
 mod messages;
 mod people;
 mod rooms;
+mod rosters;
+mod signals;
 
 pub use login::weakness;
 
@@ -30,7 +33,7 @@ use crate::ops::{
 };
 use crate::protocol::request::Sentence;
 use crate::protocol::{Code, Head, Line};
-use crate::session::{ConnId, Session};
+use crate::session::ConnId;
 
 /// Passwords in the hasher and its queue at once. At 19 MiB and some 20 ms each this is a second or two
 /// of work: whoever comes later is better told to come back.
@@ -66,6 +69,9 @@ enum Wait {
     People(people::Wait),
     Rooms(rooms::Wait),
     Messages(messages::Wait),
+    Signals(signals::Wait),
+    Keys(keys::Wait),
+    Rosters(rosters::Wait),
     Admin(admin::Wait),
     /// Read markers that a line of theirs moved; whether its command waits for them.
     AutoAck {
@@ -74,6 +80,8 @@ enum Wait {
     },
     /// A page for a session that fell behind, of the login that it belongs to.
     Backlog(u64),
+    /// The same for signals.
+    SignalBacklog(u64),
     /// A piece of what was too old was deleted.
     Sweep,
     /// Nobody asked.
@@ -164,7 +172,7 @@ impl Core {
         self.hub.session(conn).is_some_and(|session| {
             session.takes_line()
                 && session.queued() <= self.hub.settings.outbound_bytes as u64
-                && session.member().is_none_or(|member| member.delivery.takes_own())
+                && session.member().is_none_or(|member| member.delivery.takes_own() && member.signals.takes_own())
         })
     }
 
@@ -196,7 +204,7 @@ impl Core {
     fn suspend(&mut self, conn: ConnId, head: Head, wait: Wait) -> Ticket {
         if let Some(session) = self.hub.session_mut(conn) {
             session.in_flight += 1;
-            session.only_appends = wait.is_append();
+            session.only_overlapping = wait.overlaps();
         }
         let me = self.hub.member(conn).map(|member| member.person.clone());
         self.ticket(Pending { conn: Some(conn), me, head, wait })
@@ -241,7 +249,7 @@ impl Core {
     fn stored(&mut self, ticket: Ticket, done: Done) {
         let Some(Pending { conn, me, head, wait }) = self.pending.remove(&ticket) else { return };
         match &wait {
-            Wait::Backlog(_) => {}
+            Wait::Backlog(_) | Wait::SignalBacklog(_) => {}
             Wait::AutoAck { command_waits, .. } => {
                 if let Some(session) = conn.and_then(|conn| self.hub.session_mut(conn)) {
                     session.acks_in_flight = session.acks_in_flight.saturating_sub(1);
@@ -254,6 +262,7 @@ impl Core {
         match (wait, done) {
             (Wait::AutoAck { reader, .. }, Done::Op(Ok(Outcome::Acked(acked)))) => self.acked(&reader, &acked),
             (Wait::Backlog(login), Done::Query(answer)) => self.backlog(conn_or_none, login, answer),
+            (Wait::SignalBacklog(login), Done::Query(answer)) => self.signal_backlog(conn_or_none, login, answer),
             (Wait::Sweep, Done::Op(result)) => {
                 self.sweeping = false;
                 if matches!(result, Ok(Outcome::Swept { more: true })) {
@@ -268,8 +277,13 @@ impl Core {
             (Wait::People(wait), done) => self.people_answered(conn_or_none, head, wait, done),
             (Wait::Rooms(wait), done) => self.rooms_answered(conn_or_none, head, me, wait, done),
             (Wait::Messages(wait), done) => self.messages_answered(conn_or_none, head, me, wait, done),
+            (Wait::Signals(wait), done) => self.signals_answered(conn_or_none, head, wait, done),
+            (Wait::Keys(wait), done) => self.keys_answered(conn_or_none, head, wait, done),
+            (Wait::Rosters(wait), done) => self.rosters_answered(conn_or_none, head, wait, done),
             (Wait::Admin(wait), done) => self.admin_answered(conn_or_none, head, wait, done),
-            (Wait::Backlog(_) | Wait::Sweep, _) => debug_assert!(false, "an answer of the wrong kind"),
+            (Wait::Backlog(_) | Wait::SignalBacklog(_) | Wait::Sweep, _) => {
+                debug_assert!(false, "an answer of the wrong kind")
+            }
         }
         self.settle_after(conn);
     }
@@ -351,7 +365,7 @@ impl Core {
             }
             Refused::Epoch(last) => {
                 let line = Line::err(head, Code::Conflict).key("epoch", last);
-                return self.reply(conn, line.text("that is not the next place of the log"));
+                return self.reply(conn, line.text("the next place of the log is the one behind the last"));
             }
             Refused::Quota(max) => {
                 let line = Line::err(head, Code::Quota).key("max", max);
@@ -386,8 +400,8 @@ impl Core {
 
     /// Sessions for which reading back failed, and that say nothing.
     fn read_back_again(&mut self) {
-        let is_behind = |session: &&Session| session.member().is_some_and(|member| member.delivery.is_behind());
-        let behind: Vec<ConnId> = self.hub.sessions().filter(is_behind).map(|session| session.conn).collect();
+        let behind: Vec<ConnId> =
+            self.hub.sessions().filter(|session| session.is_behind()).map(|session| session.conn).collect();
         for conn in behind {
             self.read_back(conn);
         }

@@ -11,8 +11,8 @@ pub mod effects;
 pub mod settings;
 pub mod throttle;
 
-use crate::ops::{AccountId, ConversationId, MessageId, Person, RoomInfo};
-use crate::protocol::{RoomName, Timestamp, UserName};
+use crate::ops::{AccountId, ConversationId, DEVICES_MAX, MessageId, Person, Pools, RoomInfo};
+use crate::protocol::{DeviceName, RoomName, Timestamp, UserName};
 use crate::session::delivery::{Lines, Verdict};
 use crate::session::{ConnId, Member, Peer, Session, State};
 use settings::Settings;
@@ -39,6 +39,8 @@ pub struct Online {
     pub rates: Rates,
     /// Those who watch it have been told that it is there.
     pub announced: bool,
+    /// What its sessions were last told of pools that are low, by device; at most [`DEVICES_MAX`].
+    pub told_low: Vec<Pools>,
 }
 
 /// What an account may still do; kept beyond its sessions until it is full again, so that coming back
@@ -49,6 +51,8 @@ pub struct Rates {
     pub messages: Bucket,
     /// Changes to rooms.
     pub changes: Bucket,
+    /// What programs exchange beside messages.
+    pub exchanges: Bucket,
 }
 
 /// Accounts without a session whose rates are remembered. More than log out in the time that a bucket
@@ -70,6 +74,26 @@ impl Online {
     /// `online` or `away`.
     pub fn state(&self) -> &'static str {
         if self.away.is_some() { "away" } else { "online" }
+    }
+
+    /// Whether its sessions have not been told yet that a device's pools are so low. A pool of which nothing
+    /// more is taken is told once, so that between two refills they hear of at most as many bundles as a
+    /// low pool has keys.
+    pub fn should_tell(&mut self, pools: Pools) -> bool {
+        if !pools.low() || self.told_low.contains(&pools) {
+            return false;
+        }
+        self.told_low.retain(|told| told.device != pools.device);
+        if self.told_low.len() >= DEVICES_MAX {
+            self.told_low.remove(0); // a device that is not there any more
+        }
+        self.told_low.push(pools);
+        true
+    }
+
+    /// The owner has put keys: what was told before says nothing any more.
+    pub fn refilled(&mut self, device: DeviceName) {
+        self.told_low.retain(|told| told.device != device);
     }
 }
 
@@ -221,9 +245,11 @@ impl Hub {
     pub fn forget_rates(&mut self, now: Instant) {
         let (message_rate, message_burst) = (self.settings.messages_per_second, self.settings.message_burst);
         let (change_rate, change_burst) = self.settings.change_rate();
+        let (exchange_rate, exchange_burst) = self.settings.exchange_rate();
         self.rates.retain(|_, rates| {
             !rates.messages.is_full(message_rate, message_burst, now)
                 || !rates.changes.is_full(change_rate, change_burst, now)
+                || !rates.exchanges.is_full(exchange_rate, exchange_burst, now)
         });
     }
 
@@ -377,6 +403,26 @@ impl Hub {
                 let end = sent + lines.len() as u64;
                 member.delivery.queued_live(conversation, id, end);
                 session.sent = end;
+                due.push(conn);
+            }
+        }
+        due
+    }
+
+    /// Offers a stored signal to every session of its receiver, except the one that sent it, and answers those
+    /// whose queue takes it now.
+    pub fn signal(&mut self, receiver: AccountId, id: u64, sender: Option<ConnId>, lines: &Lines) -> Vec<ConnId> {
+        let (limit, bytes) = (self.settings.outbound_bytes as u64, lines.len() as u64);
+        let mut due = Vec::new();
+        for conn in self.sessions_of(receiver) {
+            // Who is still logging in reads what waits when that is done.
+            let Some(session) = self.session_mut(conn).filter(|session| session.is_ready()) else { continue };
+            let queued = session.queued();
+            let Some(member) = session.member_mut() else { continue };
+            if sender == Some(conn) {
+                member.signals.sent_by_itself(id);
+            } else if member.signals.offer(id, bytes, queued, limit) == Verdict::Send {
+                session.sent += bytes;
                 due.push(conn);
             }
         }

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod answer;
+pub mod envelope;
 pub mod keys;
 pub mod line;
 pub mod name;
@@ -16,7 +17,8 @@ pub mod time;
 pub mod verb;
 
 pub use answer::{Fields, FileLine, Hello, Malformed, MessageLine, ServerLine, SignalLine, UnreadLine};
-pub use keys::{DeviceName, KeyRecord, PoolKind, PrekeyBytes};
+pub use envelope::is_envelope;
+pub use keys::{DeviceName, KeyRecord, KeyUpload, PoolKind, PrekeyBytes};
 pub use line::{LineFault, LineSplitter};
 pub use name::{Label, NameInvalid, PostKey, RoomName, Target, UserName};
 pub use reply::{Code, Head, Line};

@@ -2,12 +2,14 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod delivery;
+pub mod signals;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use self::delivery::Delivery;
+use self::signals::SignalDelivery;
 use crate::ops::{Person, Sha256};
 use crate::protocol::{LineFault, Target, Timestamp, UserName};
 
@@ -62,6 +64,8 @@ pub struct Member {
     pub target: Option<Target>,
     /// What it was sent and what it has read.
     pub delivery: Delivery,
+    /// Which signals it was sent.
+    pub signals: SignalDelivery,
     /// Whose coming and going it hears of.
     pub watching: HashSet<UserName>,
     /// When `/typing` last passed, by target; forgotten when older than its interval.
@@ -85,8 +89,8 @@ pub struct Session {
     pub in_flight: u32,
     /// Read markers on their way to the disk.
     pub acks_in_flight: u32,
-    /// All of them are messages, so that a further message may follow at once.
-    pub only_appends: bool,
+    /// All of them are of those that overlap (messages, signals), so that a further one may follow at once.
+    pub only_overlapping: bool,
     /// A line that waits for them.
     pub parked: Option<Result<Box<str>, LineFault>>,
     /// No further line will come: it is closed as soon as everything is answered.
@@ -99,7 +103,7 @@ pub struct Session {
     pub flushed: u64,
 }
 
-/// Messages of one connection that may be on their way to the disk at once. Enough to fill a group
+/// Messages and signals of one connection that may be on their way to the disk at once. Enough to fill a group
 /// commit from one sender; the replies keep their order because the store answers in order.
 pub const WINDOW: u32 = 64;
 
@@ -114,7 +118,7 @@ impl Session {
             greeted_back: false,
             in_flight: 0,
             acks_in_flight: 0,
-            only_appends: false,
+            only_overlapping: false,
             parked: None,
             ended: false,
             closing: false,
@@ -149,9 +153,14 @@ impl Session {
         matches!(self.state, State::Ready(_)) && !self.closing
     }
 
+    /// Whether messages or signals wait for it in the store.
+    pub fn is_behind(&self) -> bool {
+        self.member().is_some_and(|member| member.delivery.is_behind() || member.signals.is_behind())
+    }
+
     /// Whether the next line may be given to the core.
     pub fn takes_line(&self) -> bool {
-        let may_overlap = self.in_flight == 0 || (self.only_appends && self.in_flight < WINDOW);
+        let may_overlap = self.in_flight == 0 || (self.only_overlapping && self.in_flight < WINDOW);
         may_overlap && self.parked.is_none() && !self.closing
     }
 }

@@ -42,6 +42,8 @@ dialogues! {
     fetch
     fetch_unread
     half_close
+    keys
+    keys_limits
     lines
     login
     login_strict
@@ -63,6 +65,11 @@ dialogues! {
     register_throttled
     restart
     rooms
+    rosters
+    rosters_rate
+    signals
+    signals_limits
+    signals_rate
     tokens
     typing
     unregister

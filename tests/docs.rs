@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use downstream::commands::Core;
 use downstream::hub::effects::{Effect, Input, Now};
-use downstream::ops::Act;
+use downstream::hub::throttle::BUNDLES_MAX;
+use downstream::ops::{Act, ROSTER_MAX, SIGNAL_LIFE_MS, SIGNALS_MAX};
+use downstream::protocol::keys::{DEVICES_MAX, DH_POOL, POST_QUANTUM_POOL, ROSTER_ENTRY_MAX};
 use downstream::protocol::name::{LABEL_MAX, POST_KEY_LEN, ROOM_NAME_MAX, USER_NAME_MAX};
 use downstream::protocol::request::PROFILE_PART_MAX;
 use downstream::protocol::verb::{ADMIN_VERBS, VERBS, Verb, WATCH_MAX};
@@ -217,12 +219,21 @@ fn the_limits_are_those_of_the_code() {
         ("a part of a profile", vec![PROFILE_PART_MAX]),
         ("names of one `/watch`; of a session", vec![WATCH_MAX]),
         ("passwords waiting to be checked", vec![downstream::commands::HASHES_MAX]),
+        ("devices of an account", vec![DEVICES_MAX]),
+        ("one-time keys in a record, and kept for a device: X25519; ML-KEM", vec![DH_POOL, POST_QUANTUM_POOL]),
+        ("bundles that one account takes of another", vec![BUNDLES_MAX as usize]),
+        ("an entry of a roster", vec![ROSTER_ENTRY_MAX]),
+        ("entries of a roster", vec![ROSTER_MAX as usize]),
+        ("signals that wait from one sender to one receiver", vec![SIGNALS_MAX as usize]),
+        ("a signal that nobody acknowledges", vec![(SIGNAL_LIFE_MS / (24 * 3600 * 1000)) as usize]),
     ] {
         let row = row(name);
         for number in numbers {
             assert!(row.split(|c: char| !c.is_ascii_digit()).any(|word| word == number.to_string()), "{row}: {number}");
         }
     }
+    let low = format!("with fewer than {} keys", downstream::ops::POOL_LOW);
+    assert!(section("## 4.").contains(&low), "{low}");
     let text = section("## 2.");
     let keys = format!("KEY is {} to {}", POST_KEY_LEN.start(), POST_KEY_LEN.end());
     assert!(section("## 4.").contains(&keys));

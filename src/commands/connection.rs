@@ -64,8 +64,7 @@ impl Core {
         let limit = self.hub.settings.outbound_bytes as u64;
         match expiry {
             Expiry::Stalled => {
-                let behind = session.member().is_some_and(|member| member.delivery.is_behind());
-                if behind || session.queued() > limit {
+                if session.is_behind() || session.queued() > limit {
                     self.bye(conn, "too-slow", Some("nothing was read for too long; your messages are kept"));
                 }
             }
@@ -113,7 +112,7 @@ impl Core {
     pub(super) fn flushed(&mut self, conn: ConnId, bytes: u64) {
         if let Some(session) = self.hub.session_mut(conn) {
             session.flushed = bytes.min(session.sent);
-            if session.member().is_some_and(|member| member.delivery.is_behind()) {
+            if session.is_behind() {
                 self.read_back(conn);
             }
         }

@@ -1,6 +1,6 @@
 //! From a line to its handler: the first look, the turn it has to wait for, the gate before login.
 
-use super::{Core, Pending, Wait, account, messages, rooms};
+use super::{Core, Pending, Wait, account, keys, messages, rooms};
 use crate::hub::effects::Effect;
 use crate::ops::{MessageId, Op, Person, Query};
 use crate::protocol::request::{Command, ParseError, Sentence};
@@ -34,8 +34,8 @@ impl Core {
         if session.in_flight == 0 {
             return self.run(conn, line, sentence);
         }
-        // Messages may overlap; everything else, and what would be answered at once, waits its turn.
-        if !messages::is_append(&sentence) || self.append(conn, &sentence).is_err() {
+        // Messages and signals may overlap; everything else, and what would be answered at once, waits its turn.
+        if !messages::overlaps(&sentence) || self.submit(conn, &sentence).is_err() {
             let parked = line.map(Box::from);
             if let Some(session) = self.hub.session_mut(conn) {
                 session.parked = Some(parked);
@@ -46,8 +46,8 @@ impl Core {
     pub(super) fn run(&mut self, conn: ConnId, line: Result<&str, LineFault>, sentence: Sentence<'_>) {
         match line {
             Err(fault) => self.unreadable(conn, fault),
-            Ok(_) if messages::is_append(&sentence) => {
-                if let Err(reply) = self.append(conn, &sentence) {
+            Ok(_) if messages::overlaps(&sentence) => {
+                if let Err(reply) = self.submit(conn, &sentence) {
                     self.send(conn, reply);
                 }
             }
@@ -93,7 +93,7 @@ impl Core {
         session.acks_in_flight += 1;
         if command_waits {
             session.in_flight += 1;
-            session.only_appends = false;
+            session.only_overlapping = false;
         }
         let account = reader.id;
         let wait = Wait::AutoAck { reader, command_waits };
@@ -237,7 +237,17 @@ impl Core {
             | Request::Register { .. }
             | Request::Login { .. }
             | Request::AckMode { .. } => self.request_of_a_stranger(conn, head, request),
-            Request::Msg { .. } | Request::Post { .. } => self.misfit(conn, &head), // see `run`
+            Request::Signals { after } => self.signals(conn, head, &me, after),
+            Request::KeysPut(upload) => self.keys_put(conn, head, &me, upload),
+            Request::KeysGet { user, device, only_certificates } => {
+                self.keys_get(conn, head, &me, user, device, only_certificates);
+            }
+            Request::KeysStatus => self.ask(conn, head, keys::Wait::Status, Query::Pools(me.id)),
+            Request::Roster { room, after } => self.roster(conn, head, &me, room, after),
+            Request::RosterAdd { room, epoch, entry } => self.roster_add(conn, head, &me, room, epoch, entry),
+            Request::Msg { .. } | Request::Post { .. } | Request::Signal { .. } | Request::AckSignal { .. } => {
+                self.misfit(conn, &head); // see `run`
+            }
         }
     }
 
@@ -274,13 +284,19 @@ fn changes_a_room(request: &Request<'_>) -> bool {
             | Request::Leave { .. }
             | Request::Moderate { .. }
             | Request::Topic { text: Some(_), .. }
+            | Request::RosterAdd { .. }
     )
 }
 
 /// The reply to what comes too often.
 pub(super) fn rate_limited(head: &Head, wait: std::time::Duration) -> Line {
+    over_rate(head, wait, "too fast; try again later")
+}
+
+/// The same, in other words.
+pub(super) fn over_rate(head: &Head, wait: std::time::Duration, text: &str) -> Line {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Line::err(head, Code::RateLimited).key("retry-after", seconds.max(1)).text("too fast; try again later")
+    Line::err(head, Code::RateLimited).key("retry-after", seconds.max(1)).text(text)
 }
 
 /// The reply to a line that is no request.

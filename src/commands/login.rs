@@ -15,6 +15,7 @@ use crate::ops::{
 };
 use crate::protocol::{Code, Head, Line, MAX_LINE, RoomName, Target, UserName};
 use crate::session::delivery::Delivery;
+use crate::session::signals::SignalDelivery;
 use crate::session::{ConnId, Member, State};
 
 /// Messages that follow a login at once; the rest is announced.
@@ -153,7 +154,7 @@ impl Core {
             Err(Hold::Undecided) => {
                 if let Some(session) = self.hub.session_mut(conn) {
                     session.in_flight += 1;
-                    session.only_appends = false;
+                    session.only_overlapping = false;
                 }
                 self.queued_logins.push(Queued { conn, head, user, password, takeover });
                 return self.authenticating(conn);
@@ -395,11 +396,13 @@ impl Core {
             since,
             target: None,
             delivery: Delivery::default(),
+            signals: SignalDelivery::default(),
             watching: Default::default(),
             typing: Vec::new(),
         };
         let (burst, now) = (self.hub.settings.message_burst, self.now.monotonic);
         let (_, change_burst) = self.hub.settings.change_rate();
+        let (_, exchange_burst) = self.hub.settings.exchange_rate();
         let fresh = || Online {
             person,
             sessions: Vec::new(),
@@ -408,8 +411,13 @@ impl Core {
             receipts: opened.receipts,
             away: None,
             since,
-            rates: Rates { messages: Bucket::full(burst, now), changes: Bucket::full(change_burst, now) },
+            rates: Rates {
+                messages: Bucket::full(burst, now),
+                changes: Bucket::full(change_burst, now),
+                exchanges: Bucket::full(exchange_burst, now),
+            },
             announced: false,
+            told_low: Vec::new(),
         };
         self.hub.enter(conn, member, fresh, opened.rooms);
     }

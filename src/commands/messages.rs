@@ -19,7 +19,7 @@ pub(super) const PAGE_MAX: usize = 1000;
 /// Messages of a page where the client names no number.
 const PAGE_DEFAULT: usize = 100;
 /// Bytes of one page.
-const PAGE_BYTES: usize = 1 << 20;
+pub(super) const PAGE_BYTES: usize = 1 << 20;
 
 /// What a command about messages waits for.
 #[derive(Debug)]
@@ -51,17 +51,26 @@ impl From<Wait> for AnyWait {
 }
 
 impl AnyWait {
-    /// Whether this is a message, beside which further ones may be under way.
-    pub(super) fn is_append(&self) -> bool {
-        matches!(self, AnyWait::Messages(Wait::Append(_)))
+    /// Whether further ones of its kind may be under way beside it.
+    pub(super) fn overlaps(&self) -> bool {
+        match self {
+            AnyWait::Messages(wait) => matches!(wait, Wait::Append(_)),
+            AnyWait::Signals(wait) => wait.overlaps(),
+            _ => false,
+        }
     }
 }
 
-/// Whether a line is a message: bare text, `/msg` or `/post`.
-pub(super) fn is_append(sentence: &Sentence<'_>) -> bool {
+/// Whether a line is a write of the many that overlap on their way to the disk: bare text, `/msg`, `/post`,
+/// `/signal`, `/ack signals`. Each is one write, whose answer is the reply; the store answers in order.
+pub(super) fn overlaps(sentence: &Sentence<'_>) -> bool {
     match sentence {
         Sentence::Text(_) => true,
-        Sentence::Command(command) => matches!(command.verb.name, "msg" | "post"),
+        Sentence::Command(command) => match command.verb.name {
+            "msg" | "post" | "signal" => true,
+            "ack" => matches!(command.request(), Ok(Request::AckSignal { .. })),
+            _ => false,
+        },
         Sentence::Blank | Sentence::Fault(..) => false,
     }
 }
@@ -86,11 +95,11 @@ pub(super) fn unread(line: Line, row: &UnreadRow) -> Line {
 }
 
 impl Core {
-    /// Submits a message. Nothing has happened where a reply comes back.
+    /// Submits a line that [`overlaps`] others. Nothing has happened where a reply comes back.
     ///
     /// # Errors
     /// The reply, if it can be given at once.
-    pub(super) fn append(&mut self, conn: ConnId, sentence: &Sentence<'_>) -> Result<(), Vec<u8>> {
+    pub(super) fn submit(&mut self, conn: ConnId, sentence: &Sentence<'_>) -> Result<(), Vec<u8>> {
         let head = match sentence {
             Sentence::Command(command) => command.head(),
             _ => Head { verb: "msg".into(), label: None },
@@ -113,15 +122,20 @@ impl Core {
                     (targets.into_iter().map(row).collect(), single, body, None)
                 }
                 Request::Post { target, key, body } => (vec![Ok(target)], true, body, Some(key)),
+                Request::Signal { user, body } => return self.signal(conn, head, sender, user, body),
+                Request::AckSignal { id } => {
+                    self.ack_signal(conn, head, &sender, id);
+                    return Ok(());
+                }
                 _ => return Err(Line::err(&head, Code::Internal).into()),
             },
             Sentence::Blank | Sentence::Fault(..) => return Err(Line::err(&head, Code::Internal).into()),
         };
-        self.submit(conn, head, sender, rows, single, body, key)
+        self.append(conn, head, sender, rows, single, body, key)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a message, used here and nowhere else")]
-    fn submit(
+    fn append(
         &mut self,
         conn: ConnId,
         head: Head,
@@ -351,6 +365,11 @@ impl Core {
 
     /// Reads back what a session missed, if it is time.
     pub(super) fn read_back(&mut self, conn: ConnId) {
+        self.read_back_messages(conn);
+        self.read_back_signals(conn);
+    }
+
+    fn read_back_messages(&mut self, conn: ConnId) {
         let limit = self.hub.settings.outbound_bytes as u64;
         let Some(session) = self.hub.session_mut(conn).filter(|session| session.is_ready()) else { return };
         let queued = session.queued();
@@ -411,7 +430,7 @@ impl Core {
         for held in lines {
             self.out.push(Effect::Fanout(vec![conn], held));
         }
-        self.read_back(conn);
+        self.read_back_messages(conn);
     }
 }
 

@@ -13,6 +13,8 @@ use crate::ops::{
 use crate::protocol::{RoomName, Target, Timestamp, UserName};
 use crate::session::Peer;
 
+mod programs;
+
 const ROOM: ConversationId = ConversationId(7);
 
 struct Bench {

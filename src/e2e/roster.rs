@@ -172,6 +172,11 @@ impl Entry {
         Ok(Self { raw: raw.to_vec(), room_id, epoch, prev, time, op, room, user, aik, list, signer })
     }
 
+    /// Who signed it.
+    pub fn signed_by(&self) -> &User {
+        &self.signer.address().user
+    }
+
     /// H(entry), its signature included.
     pub fn hash(&self) -> [u8; 32] {
         kdf::hash(&[&self.raw])

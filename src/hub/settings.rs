@@ -59,7 +59,25 @@ const CHANGES_PER_MESSAGE: u32 = 5;
 /// The same for what may come at once.
 const CHANGE_BURST_PER_MESSAGE: u32 = 20;
 
+/// How much faster than messages an account may use what programs exchange beside them: signals, records put
+/// into the key directory, look-ups in it. Off where the rate of messages is.
+const EXCHANGES_PER_MESSAGE: u32 = 10;
+/// The same for what may come at once. A client that changes its key in a room of 200 people with two devices
+/// each looks up to 200 accounts and sends 400 signals; and as many signals as may wait for one receiver fit.
+const EXCHANGE_BURST_PER_MESSAGE: u32 = 40;
+/// Bytes of one exchange: the signal that carries a room's key, with the start of a session in front of it, has
+/// some 3 KiB. What is longer counts as several, so that the rate bounds bytes too.
+pub const EXCHANGE_BYTES: usize = 4096;
+
 impl Settings {
+    /// Sustained rate and burst of exchanges of one account.
+    pub fn exchange_rate(&self) -> (u32, u32) {
+        (
+            self.messages_per_second.saturating_mul(EXCHANGES_PER_MESSAGE),
+            self.message_burst.saturating_mul(EXCHANGE_BURST_PER_MESSAGE),
+        )
+    }
+
     /// Sustained rate and burst of changes to rooms by one account.
     pub fn change_rate(&self) -> (u32, u32) {
         (

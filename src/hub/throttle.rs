@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use crate::ops::AccountId;
 use crate::protocol::UserName;
 
 /// Entries that one table of tries may hold. A flood from more networks than this within a window only
@@ -183,12 +184,13 @@ impl<K: Hash + Eq + Clone> Tries<K> {
     }
 }
 
-/// Failed logins and registrations.
+/// Failed logins, registrations, and bundles taken out of the key directory.
 #[derive(Debug)]
 pub struct Throttle {
     by_network: Tries<Network>,
     by_account: Tries<UserName>,
     registrations: Tries<Network>,
+    bundles: Tries<(AccountId, UserName)>,
     /// From where accounts logged in before: there, only the network's limit holds, so that a stranger's
     /// guesses do not keep the owner out.
     known: HashSet<(UserName, Network)>,
@@ -198,6 +200,12 @@ pub struct Throttle {
 const LOGIN_WINDOW: Duration = Duration::from_secs(60);
 /// The window of registrations.
 const REGISTRATION_WINDOW: Duration = Duration::from_secs(3600);
+/// The window of bundles.
+const BUNDLE_WINDOW: Duration = Duration::from_secs(3600);
+/// Bundles of one account that another may take within [`BUNDLE_WINDOW`]. Each uses up one-time keys of every
+/// device of theirs. A client needs one for each new device, and again when a session broke; ten an hour let
+/// it recover, and leave a pool of 100 to others for hours.
+pub const BUNDLES_MAX: u32 = 10;
 
 impl Default for Throttle {
     fn default() -> Throttle {
@@ -205,6 +213,7 @@ impl Default for Throttle {
             by_network: Tries::new(LOGIN_WINDOW),
             by_account: Tries::new(LOGIN_WINDOW),
             registrations: Tries::new(REGISTRATION_WINDOW),
+            bundles: Tries::new(BUNDLE_WINDOW),
             known: HashSet::new(),
         }
     }
@@ -284,6 +293,25 @@ impl Throttle {
         Ok(())
     }
 
+    /// Counts a bundle of `target` for `requester` until [`Throttle::no_bundle`] takes it back.
+    ///
+    /// # Errors
+    /// How long until one is allowed.
+    pub fn bundle(&mut self, requester: AccountId, target: &UserName, now: Instant) -> Result<(), Duration> {
+        let pair = (requester, target.clone());
+        if let Some(wait) = self.bundles.wait(&pair, BUNDLES_MAX, now) {
+            return Err(wait);
+        }
+        self.bundles.count(pair, now);
+        Ok(())
+    }
+
+    /// Nothing was there to be taken. So only accounts that have keys fill the table, and nobody can push
+    /// out what was counted by asking for names that do not exist.
+    pub fn no_bundle(&mut self, requester: AccountId, target: &UserName) {
+        self.bundles.forgive(&(requester, target.clone()));
+    }
+
     /// No account came of it.
     pub fn not_registered(&mut self, from: Network) {
         self.registrations.forgive(&from);
@@ -360,6 +388,26 @@ mod tests {
         throttle.decided(third, Ended::Failed);
         assert!(matches!(throttle.login(&alice, net, 2, start), Err(Hold::Until(_))));
         assert!(throttle.by_network.under_way.is_empty() && throttle.by_account.under_way.is_empty());
+    }
+
+    #[test]
+    fn bundles_are_counted_by_who_asks_and_whom() {
+        let start = Instant::now();
+        let mut throttle = Throttle::default();
+        let (alice, bob) = (UserName::parse("alice").unwrap(), UserName::parse("bob").unwrap());
+        for n in 0..BUNDLES_MAX {
+            assert!(throttle.bundle(AccountId(1), &bob, start + second(u64::from(n))).is_ok());
+        }
+        assert_eq!(throttle.bundle(AccountId(1), &bob, start + second(100)), Err(second(3500)));
+        assert!(throttle.bundle(AccountId(1), &alice, start).is_ok());
+        assert!(throttle.bundle(AccountId(2), &bob, start).is_ok());
+        throttle.no_bundle(AccountId(1), &bob);
+        assert!(throttle.bundle(AccountId(1), &bob, start).is_ok());
+        assert!(throttle.bundle(AccountId(1), &bob, start).is_err());
+        assert!(throttle.bundle(AccountId(1), &bob, start + second(3600)).is_ok());
+        throttle.no_bundle(AccountId(2), &bob);
+        throttle.no_bundle(AccountId(1), &alice);
+        assert_eq!(throttle.bundles.windows.len(), 1, "what was taken back leaves nothing");
     }
 
     #[test]

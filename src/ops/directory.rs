@@ -3,14 +3,9 @@
 use std::sync::Arc;
 
 use super::{Person, RoomInfo};
+pub use crate::protocol::keys::{DEVICES_MAX, DH_POOL, POST_QUANTUM_POOL};
 use crate::protocol::{DeviceName, Timestamp};
 
-/// Devices of one account at most: as many as a device list can name.
-pub const DEVICES_MAX: usize = 16;
-/// One-time X25519 keys kept for a device, and in one record.
-pub const DH_POOL: usize = 100;
-/// One-time ML-KEM keys kept for a device, and in one record.
-pub const POST_QUANTUM_POOL: usize = 50;
 /// A pool with fewer keys than this is told to its owner (`* keys-low`).
 pub const POOL_LOW: u64 = 25;
 /// Signals that wait from one sender to one receiver.

@@ -54,8 +54,9 @@ pub enum Op {
         /// The new verifier.
         verifier: Verifier,
     },
-    /// Erases an account: verifier, profile, tokens, certificates, memberships, invitations and
-    /// markers. The name stays taken, what was said stays in the logs of those who heard it.
+    /// Erases an account: verifier, profile, tokens, certificates, memberships, invitations, markers, its
+    /// devices' keys and the signals to it. The name stays taken; what was said stays in the logs of those
+    /// who heard it, and signals that it sent stay for those who wait for them.
     /// → [`Outcome::Unregistered`]; `AuthFailed`.
     Unregister {
         /// Whose.
@@ -213,7 +214,9 @@ pub enum Op {
         code: Sha256,
     },
     /// Puts a record into the key directory. → [`Outcome::Pools`]; `Quota` (devices), `NotFound` (a prekey
-    /// for a device without a certificate).
+    /// for a device without a certificate). Of one-time keys those are passed over whose id is in the pool
+    /// or not above all that were handed out, and those that come when the pool is full: the answer says
+    /// how many there are.
     PutKeys {
         /// Whose.
         account: AccountId,
@@ -222,7 +225,8 @@ pub enum Op {
         /// The record.
         record: KeyRecord,
     },
-    /// Takes a bundle of each device, or of one: hands every one-time key out once. → [`Outcome::Bundles`];
+    /// Takes a bundle of each device, or of one: hands every one-time key out once, lowest id first. Nothing
+    /// is taken of a device without a signed prekey or any ML-KEM key. → [`Outcome::Bundles`];
     /// `NoSuchUser`, `NotFound` (no such device).
     TakeBundles {
         /// Whose.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use super::keys::{DeviceName, KeyUpload};
 use super::name::{Label, NameInvalid, POST_KEY_LEN, PostKey, RoomName, Target, UserName};
 use super::reply::Head;
 use super::verb::{self, Body, Verb};
@@ -12,8 +13,10 @@ use super::{MAX_BODY, MAX_TARGETS};
 
 mod args;
 mod print;
+mod programs;
 
 use args::Args;
+use programs::{epoch, keys, roster_add};
 
 /// A password or token on its way. Wiped when dropped, not shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
@@ -175,7 +178,15 @@ pub enum Request<'a> {
     Unread { all: bool },
     Ack { target: Target, id: u64 },
     AckMode { manual: bool },
+    AckSignal { id: u64 },
     Receipts { on: bool },
+    Signal { user: UserName, body: &'a str },
+    Signals { after: u64 },
+    KeysPut(KeyUpload),
+    KeysGet { user: UserName, device: Option<DeviceName>, only_certificates: bool },
+    KeysStatus,
+    Roster { room: RoomName, after: u32 },
+    RosterAdd { room: RoomName, epoch: u32, entry: Vec<u8> },
     Admin(Admin<'a>),
 }
 
@@ -360,6 +371,11 @@ impl<'a> Command<'a> {
                 "off" => Request::Receipts { on: false },
                 _ => return Err(args.usage()),
             },
+            "signal" => Request::Signal { user: args.user()?, body: message_body(args.body)? },
+            "signals" => Request::Signals { after: args.number("after")?.unwrap_or(0) },
+            "keys" => keys(&mut args)?,
+            "roster" => Request::Roster { room: args.room()?, after: epoch(args.number("after")?.unwrap_or(0)) },
+            "roster-add" => roster_add(&mut args)?,
             "admin" => Request::Admin(admin(self.rest)?),
             _ => return Err(ParseError::UnknownCommand), // not reached: a test reads every row of the table
         })
@@ -502,9 +518,11 @@ fn ack<'a>(args: &mut Args<'a>) -> Result<Request<'a>, ParseError> {
             _ => Err(args.usage()),
         };
     };
-    let target = Target::parse(&word)?;
-    let id = args::number(&id).ok_or_else(|| syntax("an ID is a decimal number"))?;
-    Ok(Request::Ack { target, id })
+    let number = args::number(&id).ok_or_else(|| syntax("an ID is a decimal number"));
+    if word.eq_ignore_ascii_case("signals") {
+        return Ok(Request::AckSignal { id: number? });
+    }
+    Ok(Request::Ack { target: Target::parse(&word)?, id: number? })
 }
 
 fn admin(rest: &str) -> Result<Admin<'_>, ParseError> {

@@ -116,8 +116,23 @@ pub const VERBS: &[Verb] = &[
     verb("fetch", "[TARGET [after=ID|before=ID] [limit=N]]", (0, 1), "reads unread messages, or a page of a log")
         .options(&["after", "before", "limit"]),
     verb("unread", "[all]", (0, 1), "lists conversations with unread messages"),
-    verb("ack", "TARGET ID | auto | manual", (1, 2), "marks messages as read, or says who does").anonymous(),
+    verb("ack", "TARGET ID | signals ID | auto | manual", (1, 2), "marks messages as read, or says who does")
+        .anonymous(),
     verb("receipts", "on|off", (1, 1), "exchanges read receipts with others that do"),
+    verb("signal", "USER ENVELOPE", (1, 1), "for programs: sends an end-to-end envelope outside every conversation")
+        .body(Body::Required),
+    verb("signals", "[after=ID]", (0, 0), "for programs: lists what came by /signal and waits for /ack signals")
+        .options(&["after"]),
+    verb(
+        "keys",
+        "put BASE64 | get USER [device=HEX] [only=certs] | status",
+        (1, 2),
+        "for programs: public keys of devices, to encrypt to them",
+    )
+    .options(&["device", "only"]),
+    verb("roster", "ROOM [after=EPOCH]", (1, 1), "for programs: reads a room's signed membership log")
+        .options(&["after"]),
+    verb("roster-add", "ROOM EPOCH BASE64", (3, 3), "for programs: appends to it"),
     verb("admin", "COMMAND …", (0, 0), "administers the server; /help admin lists the commands").body(Body::Table),
 ];
 
@@ -156,7 +171,7 @@ mod tests {
             let names: HashSet<_> = table.iter().map(|verb| verb.name).collect();
             assert_eq!(names.len(), table.len(), "a name stands once");
             for verb in table {
-                assert!(verb.name.len() <= 32 && verb.name.bytes().all(|b| b.is_ascii_lowercase()));
+                assert!(verb.name.len() <= 32 && verb.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'));
                 assert!(verb.args.0 <= verb.args.1);
                 assert!(!verb.about.is_empty() && !verb.about.ends_with('.'));
                 assert_eq!(

@@ -15,7 +15,7 @@ pub type Lines = Rc<[u8]>;
 
 /// A part of the outbound limit: the queue's length at which reading back begins, and the most bytes
 /// of live messages that are held while a page is being read.
-const PART: u64 = 4;
+pub(super) const PART: u64 = 4;
 
 /// Own messages remembered while behind. They are noted so that they are not read back to the session
 /// that sent them; beyond this many the session's commands wait until it has caught up.

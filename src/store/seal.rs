@@ -4,10 +4,11 @@
 //! from it: the secret input of Argon2, the digests of `/post` keys, and the keys that seal columns of
 //! the database with AES-256-GCM (NIST SP 800-38D).
 //!
-//! Each row of a sealed column has a key of its own, and each log one for its bodies. Nonces are 96
+//! Each row of a sealed column has a key of its own, each log one for its bodies, and each account one for
+//! the signals to it. Nonces are 96
 //! random bits: a counter would repeat after a transaction that was rolled back, and after a restored
 //! backup. SP 800-38D bounds a key with random nonces at 2^32 seals; a log ends at
-//! [`MESSAGES_MAX`](super::sqlite::MESSAGES_MAX) = 2^31 messages, so no key gets there even if half of
+//! [`MESSAGES_MAX`](super::sqlite::MESSAGES_MAX) = 2^31 messages and a mailbox at as many, so no key gets there even if half of
 //! the transactions were rolled back. The associated data names table, column and row: what is moved
 //! to another place in the database does not open there.
 
@@ -161,6 +162,8 @@ fn expand(root: &[u8; 32], info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
 pub(super) enum Column {
     /// A message's body; the key is its log's.
     Body,
+    /// A signal's body; the key is its receiver's.
+    Signal,
     /// What is kept of a password.
     Verifier,
     /// Names, address and note of a person.
@@ -175,6 +178,7 @@ impl Column {
     fn name(self) -> &'static [u8] {
         match self {
             Column::Body => b"message.body",
+            Column::Signal => b"signal.body",
             Column::Verifier => b"account.verifier",
             Column::Profile => b"account.profile",
             Column::Topic => b"room.topic",
@@ -195,7 +199,8 @@ impl Sealer {
         Sealer { digest: expand(&root, &[b"post digest"]), root }
     }
 
-    /// The key for one row of a column; for [`Column::Body`] that of one log.
+    /// The key for one row of a column; for [`Column::Body`] that of one log, for [`Column::Signal`] that of
+    /// one receiver.
     pub(super) fn key(&self, column: Column, scope: i64) -> SealKey {
         let key = expand(&self.root, &[b"seal ", column.name(), &scope.to_be_bytes()]);
         SealKey { cipher: Aes256Gcm::new((&*key).into()), column }
@@ -213,26 +218,29 @@ impl Sealer {
     }
 }
 
-/// The keys of logs that were appended to: the same ones are written to again and again, and making one
-/// costs more than sealing a short body with it.
-pub(super) struct LogKeys(RefCell<Vec<Option<(i64, SealKey)>>>);
+/// The keys of logs, or of mailboxes, that were appended to: the same ones are written to again and again,
+/// and making one costs more than sealing a short body with it.
+pub(super) struct LogKeys {
+    column: Column,
+    kept: RefCell<Vec<Option<(i64, SealKey)>>>,
+}
 
 /// Keys kept, under a megabyte.
 const LOG_KEYS: usize = 1024;
 
 impl LogKeys {
-    pub(super) fn new() -> LogKeys {
-        LogKeys(RefCell::new((0..LOG_KEYS).map(|_| None).collect()))
+    pub(super) fn new(column: Column) -> LogKeys {
+        LogKeys { column, kept: RefCell::new((0..LOG_KEYS).map(|_| None).collect()) }
     }
 
-    /// Seals the body of a message.
+    /// Seals the body of a message or signal.
     pub(super) fn seal(&self, sealer: &Sealer, log: i64, row: i64, body: &[u8]) -> Result<Vec<u8>, SealError> {
-        let mut kept = self.0.borrow_mut();
+        let mut kept = self.kept.borrow_mut();
         let slot = usize::try_from(log).unwrap_or(0) % LOG_KEYS;
         let slot = kept.get_mut(slot).ok_or(SealError)?;
         let (_, key) = match slot {
             Some((of, _)) if *of == log => slot.as_mut().ok_or(SealError)?,
-            _ => slot.insert((log, sealer.key(Column::Body, log))),
+            _ => slot.insert((log, sealer.key(self.column, log))),
         };
         key.seal(row, body)
     }

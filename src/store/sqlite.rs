@@ -6,6 +6,7 @@
 
 mod accounts;
 mod credentials;
+mod directory;
 mod logs;
 mod markers;
 mod messages;
@@ -13,9 +14,13 @@ mod moderation;
 mod operator;
 mod people;
 mod rooms;
+mod rosters;
+mod signals;
 mod upkeep;
+mod values;
 
 pub(super) use operator::refusal;
+use values::person;
 
 use std::cell::Cell;
 use std::fs::OpenOptions;
@@ -25,14 +30,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row};
 
 use super::StoreError;
 use super::schema;
-use super::seal::{LogKeys, SealError, Sealer};
-use crate::ops::{AccountId, Answer, ConversationId, MessageId, Op, Outcome, Person, Query, Refused};
-use crate::protocol::{RoomName, Timestamp, UserName};
+use super::seal::{Column, LogKeys, SealError, Sealer};
+use crate::ops::{Answer, Op, Outcome, Query, Refused};
+use crate::protocol::Timestamp;
 
 /// Most messages of one log: half of what a sealing key may be used for, see [`super::seal`], and what
 /// the lower half of a message's row key holds.
@@ -83,12 +87,17 @@ const BUSY_POLL: Duration = Duration::from_millis(1);
 /// Length to which the write-ahead log is cut after a peak, in bytes.
 const WAL_KEEP: i64 = 64 << 20;
 
+/// The newest time that is stored anywhere.
+const NEWEST_TIME: &str = "SELECT max(coalesce((SELECT max(last_time) FROM conversation), 0),
+                                      coalesce((SELECT max(time) FROM signal), 0))";
+
 /// A connection and what seals its columns.
 pub(super) struct Sqlite {
     conn: Connection,
     sealer: Arc<Sealer>,
     log_keys: LogKeys,
-    /// The newest time of a message, in milliseconds; no later message gets an earlier one.
+    mailbox_keys: LogKeys,
+    /// The newest time of a message or signal, in milliseconds; no later one gets an earlier one.
     clock: Cell<u64>,
     #[cfg(test)]
     commit_fails: Cell<bool>,
@@ -216,7 +225,8 @@ impl Sqlite {
         Ok(Sqlite {
             conn,
             sealer,
-            log_keys: LogKeys::new(),
+            log_keys: LogKeys::new(Column::Body),
+            mailbox_keys: LogKeys::new(Column::Signal),
             clock: Cell::new(0),
             #[cfg(test)]
             commit_fails: Cell::new(false),
@@ -234,13 +244,13 @@ impl Sqlite {
         schema::check_key(&self.conn, &self.sealer, path)?;
         let newest: Option<i64> = self
             .conn
-            .query_row("SELECT max(last_time) FROM conversation", [], |row| row.get(0))
+            .query_row(NEWEST_TIME, [], |row| row.get(0))
             .map_err(|error| StoreError::sql("reading the newest time", error))?;
         self.clock.set(newest.and_then(|time| time.try_into().ok()).unwrap_or(0));
         Ok(())
     }
 
-    /// The time of what is stored now: `now`, but never before the newest message.
+    /// The time of what is stored now: `now`, but never before the newest message or signal.
     fn tick(&self, now: Timestamp) -> Timestamp {
         self.clock.set(self.clock.get().max(now.as_millis()));
         Timestamp::from_millis(self.clock.get())
@@ -356,11 +366,11 @@ impl Sqlite {
             Op::AutoAck { account, marks } => self.auto_ack(*account, marks),
             Op::BanAccount { subject, banned } => self.ban_account(subject, *banned),
             Op::BanAddress { block, banned } => self.ban_address(block, *banned),
-            Op::PutKeys { .. }
-            | Op::TakeBundles { .. }
-            | Op::AddSignal { .. }
-            | Op::DropSignal { .. }
-            | Op::AddRoster { .. } => Err(Refused::Internal.into()),
+            Op::PutKeys { account, device, record } => self.put_keys(*account, device, record),
+            Op::TakeBundles { subject, device } => self.take_bundles(subject, device.as_ref()),
+            Op::AddSignal { sender, receiver, body } => self.add_signal(now, sender, receiver, body),
+            Op::DropSignal { account, id } => self.drop_signal(*account, *id),
+            Op::AddRoster { account, room, epoch, entry } => self.add_roster(*account, room, *epoch, entry),
             Op::AddInvite { code } => self.add_code(now, code).map(|()| Outcome::Nothing),
             Op::Sweep { messages_before } => self.sweep(now, *messages_before),
         }
@@ -398,8 +408,11 @@ impl Sqlite {
             Query::Arrival { account, behind, limit, max_bytes } => self.arrival(*account, behind, *limit, *max_bytes),
             Query::Backlog { ranges, max_bytes } => self.backlog(ranges, *max_bytes),
             Query::Accounts { glob, after, limit } => self.accounts(glob.as_deref(), after.as_ref(), *limit),
-            Query::DeviceCertificates { .. } | Query::Pools(_) | Query::Signals { .. } | Query::Roster { .. } => {
-                Err(Refused::Internal.into())
+            Query::DeviceCertificates { subject, device } => self.device_certificates(subject, device.as_ref()),
+            Query::Pools(account) => self.pools(*account),
+            Query::Signals { account, after, limit, max_bytes } => self.signals(*account, *after, *limit, *max_bytes),
+            Query::Roster { account, room, after, limit, max_bytes } => {
+                self.roster(*account, room, *after, *limit, *max_bytes)
             }
             Query::Totals => self.totals(),
         }
@@ -476,72 +489,6 @@ pub(super) fn advice(error: &rusqlite::Error) -> &'static str {
         Some(ErrorCode::OutOfMemory) => "the machine is out of memory",
         _ => "please report this as a defect",
     }
-}
-
-// ---- values --------------------------------------------------------------------------------------
-
-macro_rules! integer_column {
-    ($($name:ident),*) => {$(
-        impl ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-                Ok(self.0.into())
-            }
-        }
-        impl FromSql for $name {
-            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-                value.as_i64().map($name)
-            }
-        }
-    )*};
-}
-integer_column!(AccountId, ConversationId);
-
-impl ToSql for MessageId {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        // Ids above what SQLite holds come from clients; they are above every log as well.
-        Ok(i64::try_from(self.0).unwrap_or(i64::MAX).into())
-    }
-}
-
-impl FromSql for MessageId {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let number = value.as_i64()?;
-        u64::try_from(number).map(MessageId).map_err(|_| FromSqlError::OutOfRange(number))
-    }
-}
-
-impl ToSql for Timestamp {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(i64::try_from(self.as_millis()).unwrap_or(i64::MAX).into())
-    }
-}
-
-impl FromSql for Timestamp {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let ms = value.as_i64()?;
-        u64::try_from(ms).map(Timestamp::from_millis).map_err(|_| FromSqlError::OutOfRange(ms))
-    }
-}
-
-macro_rules! text_column {
-    ($($name:ident),*) => {$(
-        impl ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-                Ok(self.as_str().into())
-            }
-        }
-        impl FromSql for $name {
-            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-                $name::parse(value.as_str()?).map_err(FromSqlError::other)
-            }
-        }
-    )*};
-}
-text_column!(UserName, RoomName);
-
-/// Reads a person from two columns.
-fn person(row: &Row<'_>, id: usize, name: usize) -> rusqlite::Result<Person> {
-    Ok(Person { id: row.get(id)?, name: row.get(name)? })
 }
 
 /// A checked pattern and the names that can match it.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::StoreError;
 use super::queue::{Gate, Outbox, Queue, Taken, locked};
 use super::sqlite::{BatchLost, Fault, Guard, Sqlite, advice};
-use crate::ops::{Answer, Done, Entry, Op, OutsideChange, Query, Refused, Ticket};
-use crate::protocol::Timestamp;
+use crate::ops::{Answer, DEVICES_MAX, Done, Entry, Op, OutsideChange, Query, Refused, Ticket};
+use crate::protocol::{KeyRecord, Timestamp};
 
 /// Most writes of one transaction: a commit's cost is shared by enough of them, and the first does not
 /// wait for ever.
@@ -30,6 +30,8 @@ pub(super) const ANSWER_BYTES: usize = if cfg!(test) { 1 << 20 } else { 8 << 20 
 const LOG_PAGES: i64 = if cfg!(test) { 64 } else { 4096 };
 /// Pages from which reads are held up for it (64 MiB).
 const LOG_PAGES_MAX: i64 = 4 * LOG_PAGES;
+/// Bytes of one device in an answer, about: a bundle with all its keys and the longest name.
+const BUNDLE_BYTES: usize = 2048;
 /// How often an idle writer looks for what operator commands changed.
 const IDLE: Duration = Duration::from_secs(1);
 /// A disk that fails is logged at most this often.
@@ -239,7 +241,22 @@ fn weight(op: &Op) -> usize {
     match op {
         Op::Append { targets, body, .. } => targets.len().saturating_mul(body.len() + 128),
         Op::AutoAck { marks, .. } => marks.len() * 64,
+        Op::PutKeys { record, .. } => record_bytes(record) + 256,
+        // What it brings out, which waits for the loop as the others wait for the disk.
+        Op::TakeBundles { device: None, .. } => DEVICES_MAX * BUNDLE_BYTES,
+        Op::TakeBundles { device: Some(_), .. } => BUNDLE_BYTES,
+        Op::AddSignal { body, .. } => body.len() + 128,
+        Op::AddRoster { entry, .. } => entry.len() + 128,
         _ => 256,
+    }
+}
+
+fn record_bytes(record: &KeyRecord) -> usize {
+    match record {
+        KeyRecord::Certificate(bytes) | KeyRecord::DeviceList(bytes) => bytes.len(),
+        KeyRecord::SignedPrekey(key) | KeyRecord::LastResort(key) => key.bytes.len(),
+        KeyRecord::OneTime(_, keys) => keys.iter().map(|key| key.bytes.len()).sum(),
+        KeyRecord::Forget => 0,
     }
 }
 
@@ -427,6 +444,9 @@ fn answer_bytes(answer: &Answer) -> usize {
         Answer::Users { rows, .. } => rows.len() * 64,
         Answer::Accounts { rows, .. } => rows.len() * 96,
         Answer::UnreadRows(rows) => rows.len() * 96,
+        Answer::Signals { rows, .. } => rows.iter().map(|row| row.body.len() + 160).sum(),
+        Answer::Roster(page) => page.rows.iter().map(|(_, entry)| entry.len() + 64).sum(),
+        Answer::DeviceCertificates(_) => DEVICES_MAX * BUNDLE_BYTES,
         _ => 256,
     }
 }

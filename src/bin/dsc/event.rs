@@ -67,6 +67,8 @@ pub enum Event {
         /// How many are missing now.
         count: u64,
     },
+    /// The answer to a line of `dsc pipe`.
+    Reply(Reply),
     /// A row of a list (rooms, members, users, devices, unread counts …), with the list's own fields.
     Row(Row),
     /// An event of the server that is shown as it came: presence, joins, topics.
@@ -121,6 +123,30 @@ pub struct Message {
     /// What is to be said beside it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<Mark>,
+}
+
+/// The answer to a line of `dsc pipe`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Reply {
+    /// The label that the line had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// What was asked for.
+    pub verb: String,
+    /// Whether it was done.
+    pub ok: bool,
+    /// Why not: a code of the server or of dsc.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// `key=value` in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<(String, String)>,
+    /// Rows of the server, with the text of envelopes that were opened.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<String>,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// What a message says.
@@ -208,6 +234,14 @@ pub enum Row {
         #[serde(skip_serializing_if = "Option::is_none")]
         topic: Option<String>,
     },
+    /// The topic of a room.
+    Topic {
+        /// The room.
+        room: String,
+        /// Its topic, if it has one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        topic: Option<String>,
+    },
     /// A member of a room.
     Member {
         /// The account.
@@ -248,6 +282,24 @@ pub enum Row {
         first: u64,
         /// The last of them.
         last: u64,
+    },
+    /// How many one-time keys of a device the directory has left.
+    Keys {
+        /// The device's id, 32 hexadecimal digits.
+        device: String,
+        /// X25519.
+        opk: u64,
+        /// ML-KEM.
+        pqk: u64,
+    },
+    /// A safety number.
+    Number {
+        /// With whom; one's own account for its own half.
+        user: String,
+        /// 60 digits (30 for one's own half) in groups of five.
+        number: String,
+        /// Whether a person has compared it.
+        verified: bool,
     },
     /// A device of an account.
     Device {

@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "a binary: `pub` means open to the other modules of dsc")]
 #![allow(dead_code, reason = "until all commands are built")]
 
+mod app;
 mod cli;
 mod commands;
 mod context;

@@ -132,7 +132,8 @@ impl<'a> Args<'a> {
             .transpose()
     }
 
-    fn value(&self, key: &str) -> Option<&str> {
+    /// The value of `key=`.
+    pub(super) fn value(&self, key: &str) -> Option<&str> {
         self.options.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_ref())
     }
 }
@@ -199,8 +200,9 @@ fn option<'a>(verb: &'static Verb, word: &Cow<'a, str>) -> Result<Option<(&'stat
         };
         return Ok(Some((known, value)));
     }
-    // Where a body follows, a word with an equals sign may well belong to it.
-    let looks_like_an_option = !folded.is_empty() && folded.bytes().all(|b| b.is_ascii_lowercase());
+    // Where a body follows, a word with an equals sign may well belong to it; and base64 may end with some.
+    let is_padding = matches!(value, "" | "=");
+    let looks_like_an_option = !is_padding && !folded.is_empty() && folded.bytes().all(|b| b.is_ascii_lowercase());
     if looks_like_an_option && verb.body == Body::None {
         return Err(syntax(format!("unknown option {folded}=; usage: {}", verb.usage_line())));
     }

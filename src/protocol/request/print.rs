@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use base64ct::{Base64, Encoding as _};
+
 use super::{Addressee, Admin, Bound, Request};
 
 /// An argument, quoted where it must be.
@@ -171,7 +173,23 @@ impl fmt::Display for Request<'_> {
             Request::Unread { all } => f.write_str(if *all { "/unread all" } else { "/unread" }),
             Request::Ack { target, id } => write!(f, "/ack {target} {id}"),
             Request::AckMode { manual } => f.write_str(if *manual { "/ack manual" } else { "/ack auto" }),
+            Request::AckSignal { id } => write!(f, "/ack signals {id}"),
             Request::Receipts { on } => f.write_str(if *on { "/receipts on" } else { "/receipts off" }),
+            Request::Signal { user, body } => write!(f, "/signal {user} {body}"),
+            Request::Signals { after: 0 } => f.write_str("/signals"),
+            Request::Signals { after } => write!(f, "/signals after={after}"),
+            Request::KeysPut(upload) => write!(f, "/keys put {}", Base64::encode_string(&upload.to_bytes())),
+            Request::KeysGet { user, device, only_certificates } => {
+                write!(f, "/keys get {user}")?;
+                option(f, "device", device.as_ref())?;
+                f.write_str(if *only_certificates { " only=certs" } else { "" })
+            }
+            Request::KeysStatus => f.write_str("/keys status"),
+            Request::Roster { room, after: 0 } => write!(f, "/roster {room}"),
+            Request::Roster { room, after } => write!(f, "/roster {room} after={after}"),
+            Request::RosterAdd { room, epoch, entry } => {
+                write!(f, "/roster-add {room} {epoch} {}", Base64::encode_string(entry))
+            }
             Request::Admin(admin) => write!(f, "/admin {admin}"),
         }
     }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::protocol::MAX_TEXT;
+use crate::protocol::keys::ROSTER_ENTRY_MAX;
 use crate::protocol::verb::{ADMIN_VERBS, VERBS};
+use base64ct::{Base64, Encoding as _};
 use proptest::prelude::*;
 
 fn request(line: &str) -> Result<Request<'_>, ParseError> {
@@ -163,6 +165,80 @@ fn names_and_lists() {
     assert_eq!(request("/ack bob 99999999999999999999"), Ok(Request::Ack { target: bob, id: u64::MAX }));
 }
 
+#[test]
+fn what_programs_exchange() {
+    let (bob, device) = (UserName::parse("bob").unwrap(), DeviceName::parse(&"0f".repeat(16)).unwrap());
+    let get = |device, only_certificates| Ok(Request::KeysGet { user: bob.clone(), device, only_certificates });
+    assert_eq!(request("/keys get Bob"), get(None, false));
+    assert_eq!(request("/KEYS only=certs GET bob"), get(None, true));
+    assert_eq!(request(&format!("/keys get bob device={}", "0F".repeat(16))), get(Some(device), false));
+    assert_eq!(request("/keys status"), Ok(Request::KeysStatus));
+    // 01 10, the device, nothing more: forget it.
+    let forget = KeyUpload {
+        device: DeviceName::parse("0102030405060708090a0b0c0d0e0f10").unwrap(),
+        record: crate::protocol::KeyRecord::Forget,
+    };
+    assert_eq!(request("/keys put ARABAgMEBQYHCAkKCwwNDg8Q"), Ok(Request::KeysPut(forget)));
+    for line in [
+        "/keys",
+        "/keys get",
+        "/keys put",
+        "/keys status now",
+        "/keys status only=certs",
+        "/keys put ARABAgMEBQYHCAkKCwwNDg8Q device=00",
+        "/keys list",
+        "/keys get bob device=12",
+        "/keys get bob device=",
+        "/keys get bob only=keys",
+        "/keys get bob colour=red",
+        "/keys put ARABAgMEBQYHCAkKCwwNDg8",
+        "/keys put ARABAgMEBQYHCAkKCwwNDg8Q=",
+        "/keys put ARABAgMEBQYHCAkKCwwNDg-_",
+        "/keys put QQ==",
+        "/keys put QR==",
+        "/keys put \"ARABAgMEBQYH CAkKCwwNDg8Q\"",
+    ] {
+        assert!(matches!(request(line), Err(ParseError::Syntax(_))), "{line:?}: {:?}", request(line));
+    }
+    // Base64 that looks like an option is none.
+    assert!(text_of("/keys put QQ==").contains("a record begins"), "{}", text_of("/keys put QQ=="));
+    assert_eq!(request("/keys get #r"), Err(ParseError::Name(NameInvalid { max: 32 })));
+    let many = |keys: usize| {
+        let bytes = [vec![1, 0x13], vec![0; 16], vec![0; 108 * keys]].concat();
+        format!("/keys put {}", Base64::encode_string(&bytes))
+    };
+    assert!(request(&many(100)).is_ok());
+    assert!(matches!(request(&many(101)), Err(ParseError::TooMany(100, _))));
+
+    assert_eq!(request("/signal bob e2e:QUI="), Ok(Request::Signal { user: bob, body: "e2e:QUI=" }));
+    assert!(matches!(request("/signal bob"), Err(ParseError::Syntax(_))));
+    assert_eq!(request("/signal #r e2e:QUI="), Err(ParseError::Name(NameInvalid { max: 32 })));
+    assert!(matches!(
+        request(&format!("/signal bob {}", "x".repeat(MAX_BODY + 1))),
+        Err(ParseError::TooMany(MAX_BODY, _))
+    ));
+    assert_eq!(request("/signals"), Ok(Request::Signals { after: 0 }));
+    assert_eq!(request("/signals after=7"), Ok(Request::Signals { after: 7 }));
+    assert_eq!(request("/ack Signals 7"), Ok(Request::AckSignal { id: 7 }));
+    for line in ["/signals 7", "/signals after=x", "/ack signals", "/ack signals x", "/ack signals 1 2"] {
+        assert!(matches!(request(line), Err(ParseError::Syntax(_))), "{line:?}: {:?}", request(line));
+    }
+
+    let room = RoomName::parse("#r").unwrap();
+    assert_eq!(request("/roster #r"), Ok(Request::Roster { room: room.clone(), after: 0 }));
+    assert_eq!(request("/roster #R after=99999999999"), Ok(Request::Roster { room: room.clone(), after: u32::MAX }));
+    let add = Request::RosterAdd { room, epoch: 3, entry: b"A".to_vec() };
+    assert_eq!(request("/roster-add #r 3 QQ=="), Ok(add));
+    for line in
+        ["/roster-add #r 3", "/roster-add #r x QQ==", "/roster-add #r 3 QQ", "/roster-add #r 3 \"\"", "/roster #r 7"]
+    {
+        assert!(matches!(request(line), Err(ParseError::Syntax(_))), "{line:?}: {:?}", request(line));
+    }
+    let entry = |bytes| format!("/roster-add #r 1 {}", Base64::encode_string(&vec![0; bytes]));
+    assert!(request(&entry(ROSTER_ENTRY_MAX)).is_ok());
+    assert!(matches!(request(&entry(ROSTER_ENTRY_MAX + 1)), Err(ParseError::TooMany(ROSTER_ENTRY_MAX, _))));
+}
+
 /// Texts that try the quoting: spaces, quotes, backslashes, equals signs, wide characters.
 fn argument() -> impl Strategy<Value = String> {
     proptest::string::string_regex("[ \"\\\\=:a-zA-Z0-9#é,*@/-]{0,12}").unwrap()
@@ -185,6 +261,13 @@ fn line() -> impl Strategy<Value = String> {
         Just("set".to_owned()),
         Just("all".to_owned()),
         Just("on".to_owned()),
+        Just("signals".to_owned()),
+        Just("get".to_owned()),
+        Just("put".to_owned()),
+        Just(format!("device={}", "0F".repeat(16))),
+        Just("only=certs".to_owned()),
+        Just("ARABAgMEBQYHCAkKCwwNDg8Q".to_owned()),
+        Just("QQ==".to_owned()),
     ];
     (proptest::sample::select(verbs), proptest::collection::vec(word, 0..4))
         .prop_map(|(verb, words)| format!("{verb} {}", words.join(" ")).trim_end().to_owned())

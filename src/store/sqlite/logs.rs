@@ -20,7 +20,7 @@ use crate::protocol::{RoomName, Target, Timestamp};
 pub(super) const BODY_UNREADABLE: &str = "[the server cannot read this message: its copy is damaged]";
 
 /// Bytes of a row around its body: two names, id, time and the words of the line.
-const ROW_OVERHEAD: usize = 160;
+pub(super) const ROW_OVERHEAD: usize = 160;
 
 /// Messages first taken of each log of a merge, and the most taken at once later.
 const CHUNK: (usize, usize) = (4, 64);

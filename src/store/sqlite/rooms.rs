@@ -200,6 +200,7 @@ impl Sqlite {
 
     /// Removes a room without members and messages.
     pub(super) fn remove_room(&self, room: ConversationId) -> Outcomes<()> {
+        self.abandon_roster(room)?;
         for sql in [
             "DELETE FROM ban WHERE room = ?1",
             "DELETE FROM invitation WHERE room = ?1",

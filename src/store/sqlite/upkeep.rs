@@ -17,25 +17,38 @@ const SWEEP_ROWS: usize = 1000;
 const SWEEP_BYTES: usize = 4 << 20;
 /// How long an announcement is kept: a running daemon reads it within a second.
 const ANNOUNCEMENT_LIFE_MS: u64 = 24 * 3600 * 1000;
+
 /// What a sweep may still do.
-struct Budget {
+pub(super) struct Budget {
     rows: usize,
     bytes: usize,
 }
 
 impl Budget {
-    fn is_used_up(&self) -> bool {
+    /// That of one sweep.
+    pub(super) fn new() -> Budget {
+        Budget { rows: SWEEP_ROWS, bytes: SWEEP_BYTES }
+    }
+
+    /// Takes one row with a body of so many bytes off.
+    pub(super) fn take(&mut self, bytes: i64) {
+        self.rows = self.rows.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(usize::try_from(bytes).unwrap_or(0));
+    }
+
+    pub(super) fn is_used_up(&self) -> bool {
         self.rows == 0 || self.bytes == 0
     }
 
-    fn rows(&self) -> i64 {
+    /// Rows that are left, as SQL takes a limit.
+    pub(super) fn rows(&self) -> i64 {
         i64::try_from(self.rows).unwrap_or(i64::MAX)
     }
 }
 
 impl Sqlite {
     pub(super) fn sweep(&self, now: Timestamp, messages_before: Option<Timestamp>) -> Outcomes<Outcome> {
-        let mut budget = Budget { rows: SWEEP_ROWS, bytes: SWEEP_BYTES };
+        let mut budget = Budget::new();
         self.delete_old(
             &mut budget,
             "DELETE FROM post WHERE (sender, key) IN (SELECT sender, key FROM post WHERE time <= ?1 LIMIT ?2)",
@@ -48,6 +61,9 @@ impl Sqlite {
         )?;
         self.sweep_announcements(&mut budget, now)?;
         self.sweep_orphans(&mut budget)?;
+        self.sweep_mailboxes(&mut budget)?;
+        self.sweep_signals(&mut budget, now)?;
+        self.sweep_rosters(&mut budget)?;
         if let Some(before) = messages_before {
             self.sweep_messages(&mut budget, before)?;
             self.sweep_rooms(&mut budget, before)?;
@@ -118,9 +134,7 @@ impl Sqlite {
                     break;
                 }
                 old.push((row.get(0)?, row.get(2)?));
-                let len: i64 = row.get(3)?;
-                budget.rows = budget.rows.saturating_sub(1);
-                budget.bytes = budget.bytes.saturating_sub(usize::try_from(len).unwrap_or(0));
+                budget.take(row.get(3)?);
             }
         }
         for (row, sender) in old {

@@ -182,6 +182,26 @@ impl Tx<'_> {
         self.at(conversation, number)?.map(|found| self.read_entry(&found)).transpose()
     }
 
+    /// A message of a conversation by its sender's own id; the newest, should two devices have drawn one.
+    ///
+    /// # Errors
+    /// [`StoreError::Sql`], [`StoreError::Damaged`].
+    pub fn entry_of(&self, target: &Target, msg: MsgId) -> Result<Option<Entry>, StoreError> {
+        let Some(conversation) = self.cache.rows.logs.id(target) else { return Ok(None) };
+        let query = format!("SELECT {} FROM history WHERE conversation = ?1 ORDER BY id DESC", Found::COLUMNS);
+        let mut statement = self.sql.prepare_cached(&query)?;
+        let mut rows = statement.query([conversation])?;
+        while let Some(row) = rows.next()? {
+            let entry = self.read_entry(&Found::read(row)?)?;
+            if let What::Sealed { inner, .. } = &entry.what
+                && Inner::parse(inner).is_ok_and(|inner| inner.msg_id == msg)
+            {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
     /// A page of a conversation, by rising number: the first `limit` after a number, or else the last
     /// `limit` (before a number). What has no number is on no page.
     ///
