@@ -13,9 +13,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use downstream::protocol::UserName;
 
+use crate::net::Endpoint;
+use crate::net::trust::Fingerprint;
+
 pub use commands::*;
-#[allow(unused_imports, reason = "until all commands are built")]
-pub use values::{ColorChoice, MessageRef, Pin, Room, SERVER_FORMS, ServerAddress, Targets, joined};
+pub use values::{ColorChoice, MessageRef, joined};
 
 /// Chat on a DownStream server, end to end encrypted
 ///
@@ -46,8 +48,8 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Options {
     /// The server; port 7667 unless it is given. Kept by register and login
-    #[arg(long, value_name = "HOST[:PORT]", global = true)]
-    pub server: Option<ServerAddress>,
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = Endpoint::parse, global = true)]
+    pub server: Option<Endpoint>,
     /// The account's name. Kept by register and login
     #[arg(long = "user", id = "account", value_name = "NAME", value_parser = values::user, global = true)]
     pub account: Option<UserName>,
@@ -63,12 +65,12 @@ pub struct Options {
     /// Colours in what is printed [default: auto]
     #[arg(long, value_name = "WHEN", value_enum, global = true)]
     pub color: Option<ColorChoice>,
-    /// Trust certificates that a certificate in this PEM file signed, beside those that the system trusts
+    /// Believe the authorities in this PEM file, in place of the system's, of a server that is new here
     #[arg(long, value_name = "FILE", global = true)]
     pub ca: Option<PathBuf>,
-    /// Trust exactly the server certificate with this fingerprint
-    #[arg(long, value_name = "sha256:HEX", global = true)]
-    pub pin: Option<Pin>,
+    /// Believe only the server certificate with this fingerprint, from now on
+    #[arg(long, value_name = "sha256:HEX", value_parser = values::pin, global = true)]
+    pub pin: Option<Fingerprint>,
     /// Read the account password from the first line of FILE (- is standard input) instead of asking
     #[arg(long, value_name = "FILE", global = true)]
     pub password_file: Option<PathBuf>,

@@ -13,6 +13,7 @@ mod event;
 mod net;
 mod prompt;
 mod server;
+mod session;
 mod settings;
 mod show;
 mod store;

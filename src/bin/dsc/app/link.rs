@@ -11,7 +11,7 @@ use downstream::protocol::{Fields, SignalLine, UserName};
 use super::directory::Shown;
 use super::keys::{certify, fresh_prekeys, relist};
 use super::{Client, Os, cannot_seal, no_random, notice, now, sealed_user, state};
-use crate::error::{Exit, Failure};
+use crate::error::Failure;
 use crate::event::Event;
 use crate::store::Tx;
 
@@ -144,11 +144,11 @@ impl Client<'_> {
     }
 
     /// Links the device that shows `code`, on the primary device. `confirm` is asked with the new
-    /// device's id.
+    /// device's id, and fails if the answer is no.
     pub(crate) fn link_approve(
         &mut self,
         code: &Code,
-        confirm: &mut dyn FnMut(&str) -> Result<bool, Failure>,
+        confirm: &dyn Fn(&str) -> Result<(), Failure>,
     ) -> Result<String, Failure> {
         let (me, primary) = self.transact(|tx| Ok((state(tx)?.me.user().clone(), tx.account_key().is_some())))?;
         if !primary {
@@ -176,9 +176,7 @@ impl Client<'_> {
             return Err(Failure::failed("the code is older than ten minutes").hint("begin again with `dsc link` on the new device"));
         }
         let device = request.device.to_string();
-        if !confirm(&device)? {
-            return Err(Failure::new(Exit::Failed, "not linked"));
-        }
+        confirm(&device)?;
         let (records, answer) = self.transact(|tx| {
             let account = tx.account_key().cloned().ok_or_else(super::no_keys)?;
             let known = state(tx)?;

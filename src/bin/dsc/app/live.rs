@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use downstream::protocol::{Fields, RoomName, ServerLine, SignalLine, Target};
+use downstream::protocol::{Fields, RoomName, SignalLine, Target};
 
 use super::Client;
 use super::receive::{LogLine, account};
@@ -10,7 +10,7 @@ use crate::error::Failure;
 use crate::event::Event;
 
 impl Client<'_> {
-    /// Takes in events of the server (whole lines that begin with `* `), in order.
+    /// Takes in events of the server (without their `* `), in order.
     ///
     /// Returns the reason of a `* bye`, with which the server ends the connection.
     ///
@@ -21,7 +21,7 @@ impl Client<'_> {
         let mut read: BTreeMap<Target, u64> = BTreeMap::new();
         let me = self.transact(|tx| account(tx))?;
         for line in lines {
-            let ServerLine::Event(fields) = ServerLine::parse(line) else { continue };
+            let fields = Fields::parse(line);
             if let Some(message) = LogLine::read(&fields) {
                 read.insert(message.conversation(&me), message.id);
                 log.push(message);

@@ -450,7 +450,7 @@ impl Person {
         let (waiting, code) = self.with(|client| client.link_begin(&user)).unwrap();
         assert!(!self.with(|client| client.link_look(&waiting)).unwrap());
         let code = Code::parse(&code).unwrap();
-        primary.with(|client| client.link_approve(&code, &mut |_| Ok(true))).unwrap();
+        primary.with(|client| client.link_approve(&code, &|_| Ok(()))).unwrap();
         assert!(self.with(|client| client.link_look(&waiting)).unwrap());
         assert!(User::parse(user.as_str()).is_ok());
     }
