@@ -13,9 +13,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use downstream::protocol::UserName;
 
+use crate::net::Endpoint;
+use crate::net::trust::Fingerprint;
+
 pub use commands::*;
-#[allow(unused_imports, reason = "until all commands are built")]
-pub use values::{ColorChoice, MessageRef, Pin, Room, SERVER_FORMS, ServerAddress, Targets, joined};
+pub use values::{ColorChoice, MessageRef, joined};
 
 /// Chat on a DownStream server, end to end encrypted
 ///
@@ -46,8 +48,8 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Options {
     /// The server; port 7667 unless it is given. Kept by register and login
-    #[arg(long, value_name = "HOST[:PORT]", global = true)]
-    pub server: Option<ServerAddress>,
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = Endpoint::parse, global = true)]
+    pub server: Option<Endpoint>,
     /// The account's name. Kept by register and login
     #[arg(long = "user", id = "account", value_name = "NAME", value_parser = values::user, global = true)]
     pub account: Option<UserName>,
@@ -63,12 +65,12 @@ pub struct Options {
     /// Colours in what is printed [default: auto]
     #[arg(long, value_name = "WHEN", value_enum, global = true)]
     pub color: Option<ColorChoice>,
-    /// Trust certificates that a certificate in this PEM file signed, beside those that the system trusts
+    /// Believe the authorities in this PEM file, in place of the system's, of a server that is new here
     #[arg(long, value_name = "FILE", global = true)]
     pub ca: Option<PathBuf>,
-    /// Trust exactly the server certificate with this fingerprint
-    #[arg(long, value_name = "sha256:HEX", global = true)]
-    pub pin: Option<Pin>,
+    /// Believe only the server certificate with this fingerprint, from now on
+    #[arg(long, value_name = "sha256:HEX", value_parser = values::pin, global = true)]
+    pub pin: Option<Fingerprint>,
     /// Read the account password from the first line of FILE (- is standard input) instead of asking
     #[arg(long, value_name = "FILE", global = true)]
     pub password_file: Option<PathBuf>,
@@ -100,9 +102,10 @@ pub const GROUPS: [(&str, &[&str]); 7] = [
     ("About dsc", &["completions", "man", "help"]),
 ];
 
-/// The definitions, with the commands of [`GROUPS`] under their headings in the help.
+/// The definitions as help shows them: the commands of [`GROUPS`] under their headings, and one help, which
+/// is short enough for `--help` and says enough for `-h`.
 pub fn command() -> clap::Command {
-    let command = Cli::command();
+    let command = short(Cli::command());
     let styles = command.get_styles().clone();
     let (header, literal) = (styles.get_header(), styles.get_literal());
     let width = GROUPS.iter().flat_map(|(_, names)| *names).map(|name| name.len()).max().unwrap_or(0);
@@ -116,10 +119,25 @@ pub fn command() -> clap::Command {
         }
     }
     let template = format!(
-        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{listing}\n\
+        "{{about-with-newline}}\n{{before-help}}{{usage-heading}} {{usage}}\n{listing}\n\
          {header}Options:{header:#}\n{{options}}{{after-help}}"
     );
-    command.help_template(template)
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, short)).help_template(template)
+}
+
+/// What stands behind the first line of a documentation comment goes in front of the usage. As a long
+/// description it would have clap print a second, longer help, with every option on two lines.
+fn short(command: clap::Command) -> clap::Command {
+    let text = |text: Option<&clap::builder::StyledStr>| text.map(ToString::to_string).unwrap_or_default();
+    let (about, long) = (text(command.get_about()), text(command.get_long_about()));
+    match long.strip_prefix(&about).map(str::trim).filter(|details| !details.is_empty()) {
+        None => command,
+        Some(details) => command
+            .before_help(details.to_owned())
+            .long_about(None)
+            .help_template("{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"),
+    }
 }
 
 /// Parses the arguments of the process.

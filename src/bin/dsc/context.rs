@@ -2,19 +2,20 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use downstream::protocol::UserName;
 
-use crate::cli::{Options, ServerAddress};
+use crate::cli::Options;
 use crate::error::Failure;
+use crate::net::Endpoint;
 use crate::prompt::Prompt;
 use crate::settings::{self, Settings};
 use crate::show::Output;
+use crate::store::{self, Store};
 
 /// One run of `dsc`.
-#[derive(Debug)]
 pub struct Context {
     /// Where everything is kept. It may not exist yet: [`Context::make_home`].
     pub home: PathBuf,
@@ -26,6 +27,8 @@ pub struct Context {
     pub out: Output,
     /// Asks.
     pub prompt: Prompt,
+    /// The key store, once it was opened: [`Context::store`].
+    pub(super) store: Option<Store>,
 }
 
 impl Context {
@@ -42,28 +45,24 @@ impl Context {
         let color = if options.color.is_none() && no_color { crate::cli::ColorChoice::Never } else { color };
         let out = Output::new(options.json, options.quiet, color);
         let prompt = Prompt::new(&options, out)?;
-        Ok(Context { home, settings, options, out, prompt })
+        Ok(Context { home, settings, options, out, prompt, store: None })
     }
 
     /// Makes the home, for its owner alone, if it is not there.
     ///
     /// # Errors
-    /// It cannot be made; or it is there, open to others, and holds something already.
+    /// It cannot be made; or it is there, open to others, and holds more than settings.
     pub fn make_home(&self) -> Result<(), Failure> {
-        let shown = self.home.display();
-        match private_directory(&self.home) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::failed(format!("other users of this machine can look into {shown}"))
-                .hint(format!("chmod 700 '{shown}', or name another home with --home"))),
-            Err(error) => Err(Failure::failed(format!("cannot make {shown}: {error}"))),
-        }
+        let closed = close(&self.home);
+        closed.map_err(|error| Failure::failed(format!("cannot use {}: {error}", self.home.display())))?;
+        Ok(store::prepare(&self.home)?)
     }
 
     /// The server: of the command line, else of the settings.
     ///
     /// # Errors
     /// Neither names one.
-    pub fn server(&self) -> Result<ServerAddress, Failure> {
+    pub fn server(&self) -> Result<Endpoint, Failure> {
         let server = self.options.server.as_ref().or(self.settings.server.as_ref());
         server.cloned().ok_or_else(|| {
             Failure::usage("no server is known")
@@ -92,7 +91,7 @@ impl Context {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn remember(&mut self, server: &ServerAddress, user: &UserName) -> Result<(), Failure> {
+    pub fn remember(&mut self, server: &Endpoint, user: &UserName) -> Result<(), Failure> {
         self.make_home()?;
         settings::remember(&self.home, server, user)?;
         self.settings.server = Some(server.clone());
@@ -117,20 +116,22 @@ fn home(options: &Options) -> Result<PathBuf, Failure> {
     std::path::absolute(&path).map_err(|error| Failure::usage(format!("cannot use {}: {error}", path.display())))
 }
 
-/// Makes a directory for its owner alone. One that is there, open, and holds settings at most is closed;
-/// `false` is one that holds more: it may be there for others, and what is in it may have been read.
-fn private_directory(path: &Path) -> io::Result<bool> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    if std::fs::metadata(path)?.permissions().mode() & 0o077 == 0 {
-        return Ok(true);
+/// Closes a home that is open to others and holds settings at most, as one that a person has made to put
+/// `dsc.toml` into it. One that holds more is left alone: it may be there for others.
+fn close(home: &Path) -> io::Result<()> {
+    let found = match std::fs::metadata(home) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    if found.permissions().mode() & 0o077 == 0 {
+        return Ok(());
     }
-    for entry in std::fs::read_dir(path)? {
+    for entry in std::fs::read_dir(home)? {
         if entry?.file_name() != settings::FILE {
-            return Ok(false);
+            return Ok(());
         }
     }
-    std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
-    Ok(true)
+    std::fs::set_permissions(home, Permissions::from_mode(0o700))
 }
 
 #[cfg(test)]
@@ -153,7 +154,7 @@ mod tests {
         std::fs::write(context.home.join("something"), "").unwrap();
         context.make_home().unwrap();
         open();
-        assert!(context.make_home().unwrap_err().hint.unwrap().starts_with("chmod 700"));
+        assert!(context.make_home().unwrap_err().hint.unwrap().contains("chmod 700"));
         assert_eq!(mode(), 0o755, "what others may use is left to them");
     }
 
@@ -164,12 +165,12 @@ mod tests {
         std::fs::write(path.join(settings::FILE), "server = \"file.example\"\nca = \"f.pem\"\n").unwrap();
         let options = Options { home: Some(path.to_owned()), ..Options::default() };
         let context = Context::new(options.clone()).unwrap();
-        assert_eq!(context.server().unwrap().host, "file.example");
+        assert_eq!(context.server().unwrap().host(), "file.example");
         assert_eq!(context.ca(), Some(path.join("f.pem").as_path()));
         assert_eq!(context.user().unwrap_err().exit, crate::error::Exit::Usage);
-        let server = Some("flag.example".parse().unwrap());
+        let server = Some(Endpoint::parse("flag.example").unwrap());
         let mut context = Context::new(Options { server, ca: Some("c.pem".into()), ..options.clone() }).unwrap();
-        assert_eq!(context.server().unwrap().host, "flag.example");
+        assert_eq!(context.server().unwrap().host(), "flag.example");
         assert_eq!(context.ca(), Some(Path::new("c.pem")));
         let (server, user) = (context.server().unwrap(), UserName::parse("alice").unwrap());
         context.remember(&server, &user).unwrap();

@@ -234,6 +234,14 @@ pub enum Row {
         #[serde(skip_serializing_if = "Option::is_none")]
         topic: Option<String>,
     },
+    /// The topic of a room.
+    Topic {
+        /// The room.
+        room: String,
+        /// Its topic, if it has one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        topic: Option<String>,
+    },
     /// A member of a room.
     Member {
         /// The account.

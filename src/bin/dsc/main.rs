@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 #![expect(unreachable_pub, reason = "a binary: `pub` means open to the other modules of dsc")]
-#![allow(dead_code, unused_imports, reason = "until all commands are built")]
+#![allow(dead_code, reason = "until all commands are built")]
 
 mod app;
 mod cli;
@@ -13,6 +13,7 @@ mod event;
 mod net;
 mod prompt;
 mod server;
+mod session;
 mod settings;
 mod show;
 mod store;

@@ -1,7 +1,6 @@
 //! Secrets and questions: from the terminal without echo, or from a file or descriptor that an option
 //! names. Never from arguments or the environment, which others on the machine can read.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead as _, Read, Write as _};
 use std::os::fd::AsFd as _;
@@ -14,25 +13,10 @@ use zeroize::Zeroizing;
 use crate::cli::Options;
 use crate::error::Failure;
 use crate::show::Output;
+use crate::store::Passphrase;
 
 /// The longest line that is read as a secret or an answer, in bytes: a longer one is a wrong file.
 const LINE_MAX: usize = 4096;
-
-/// The passphrase of a key store. Wiped when dropped, not shown by `Debug`.
-pub struct Passphrase(Zeroizing<String>);
-
-impl Passphrase {
-    /// Its bytes, for the key derivation.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl fmt::Debug for Passphrase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Passphrase(..)")
-    }
-}
 
 /// Where a secret comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +97,7 @@ impl Prompt {
     pub fn passphrase(&self) -> Result<Passphrase, Failure> {
         let questions = [Question::asked("Passphrase of the key store: ".to_owned())];
         let [passphrase] = self.secrets(&self.passphrase, PASSPHRASE, questions)?;
-        Ok(Passphrase(passphrase))
+        as_passphrase(&passphrase)
     }
 
     /// A passphrase for a new key store: asked for twice.
@@ -123,7 +107,7 @@ impl Prompt {
     pub fn new_passphrase(&self) -> Result<Passphrase, Failure> {
         let questions = [Question::new_secret("New passphrase of the key store: ".to_owned())];
         let [passphrase] = self.secrets(&self.passphrase, PASSPHRASE, questions)?;
-        Ok(Passphrase(passphrase))
+        as_passphrase(&passphrase)
     }
 
     /// The old and a new passphrase: the first and the second line of a file.
@@ -133,7 +117,13 @@ impl Prompt {
     pub fn change_passphrase(&self) -> Result<[Passphrase; 2], Failure> {
         let old = Question::asked("Old passphrase: ".to_owned());
         let new = Question::new_secret("New passphrase: ".to_owned());
-        Ok(self.secrets(&self.passphrase, PASSPHRASE, [old, new])?.map(Passphrase))
+        let [old, new] = self.secrets(&self.passphrase, PASSPHRASE, [old, new])?;
+        Ok([as_passphrase(&old)?, as_passphrase(&new)?])
+    }
+
+    /// Whether a person would be asked for the passphrase, and so may be asked again after a slip.
+    pub fn types_passphrase(&self) -> bool {
+        self.passphrase == Source::Terminal
     }
 
     /// Asks before something that cannot be taken back. `--yes` is the answer of programs.
@@ -203,6 +193,11 @@ impl Prompt {
         }
         Ok(file)
     }
+}
+
+fn as_passphrase(typed: &Zeroizing<String>) -> Result<Passphrase, Failure> {
+    let bytes = Zeroizing::new(typed.as_bytes().to_vec());
+    Passphrase::new(bytes).ok_or_else(|| Failure::failed("the passphrase is empty"))
 }
 
 /// What a secret is called, and the option that names its file.
@@ -327,10 +322,10 @@ mod tests {
         let asked = asked.unwrap();
         assert_eq!(asked.password("alice").unwrap().0.as_str(), "old one");
         assert_eq!(asked.change_password("alice").unwrap().map(|p| p.0.to_string()), ["old one", "new one"]);
-        assert_eq!(asked.new_passphrase().unwrap().as_bytes(), b"old one");
-        let [old, new] = asked.change_passphrase().unwrap();
-        assert_eq!([old.as_bytes(), new.as_bytes()], [b"old one", b"new one"]);
-        assert_eq!(format!("{old:?}"), "Passphrase(..)");
+        assert!(!asked.types_passphrase());
+        for passphrase in asked.change_passphrase().unwrap().into_iter().chain([asked.new_passphrase().unwrap()]) {
+            assert!(!format!("{passphrase:?}").contains("one"));
+        }
     }
 
     #[test]

@@ -12,8 +12,9 @@ use downstream::protocol::UserName;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::{ColorChoice, SERVER_FORMS, ServerAddress};
+use crate::cli::ColorChoice;
 use crate::error::Failure;
+use crate::net::Endpoint;
 
 /// The name of the file.
 pub const FILE: &str = "dsc.toml";
@@ -28,12 +29,12 @@ const HISTORY_DAYS_MAX: u32 = 36_500;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The server that commands talk to.
-    pub server: Option<ServerAddress>,
+    pub server: Option<Endpoint>,
     /// The account.
     pub user: Option<UserName>,
     /// When to use colours.
     pub color: ColorChoice,
-    /// A PEM file with further roots of trust.
+    /// A PEM file with the authorities to believe, in place of the system's.
     pub ca: Option<PathBuf>,
     /// For how many days opened messages are kept in the sealed history; 0 keeps none.
     pub history_days: u32,
@@ -56,7 +57,12 @@ pub struct Key {
 
 /// Every key.
 pub const KEYS: [Key; 6] = [
-    Key { name: "server", allowed: SERVER_FORMS, default: "none", about: "the server; written by register and login" },
+    Key {
+        name: "server",
+        allowed: "HOST, HOST:PORT or [IPV6]:PORT",
+        default: "none",
+        about: "the server; written by register and login",
+    },
     Key {
         name: "user",
         allowed: "1 to 32 of a-z 0-9 . _ -, first a letter or digit",
@@ -68,7 +74,7 @@ pub const KEYS: [Key; 6] = [
         name: "ca",
         allowed: "a path, from the home if it is relative",
         default: "none",
-        about: "a PEM file with certificates to trust beside those of the system",
+        about: "a PEM file with the authorities to believe in place of the system's",
     },
     Key {
         name: "history_days",
@@ -126,7 +132,7 @@ impl Settings {
 ///
 /// # Errors
 /// The file cannot be read or written.
-pub fn remember(home: &Path, server: &ServerAddress, user: &UserName) -> Result<(), Failure> {
+pub fn remember(home: &Path, server: &Endpoint, user: &UserName) -> Result<(), Failure> {
     let path = home.join(FILE);
     let before = read(&path)?;
     let mut text = set(&before, "server", &server.to_string());
@@ -236,7 +242,10 @@ fn take(settings: &mut Settings, name: &str, value: &Spanned<DeValue<'_>>, home:
         text => Ok(home.join(text)),
     };
     match name {
-        "server" => settings.server = Some(text()?.parse().map_err(|_| format!("\"{}\" is no address", shown(value)))?),
+        "server" => {
+            settings.server =
+                Some(Endpoint::parse(text()?).map_err(|_| format!("\"{}\" is no address", shown(value)))?);
+        }
         "user" => {
             settings.user = Some(UserName::parse(text()?).map_err(|_| format!("\"{}\" is no name", shown(value)))?);
         }
@@ -345,7 +354,7 @@ mod tests {
     #[test]
     fn remembering_is_readable_again() {
         let home = tempfile::tempdir().unwrap();
-        let (server, user) = ("[::1]:7".parse().unwrap(), UserName::parse("alice").unwrap());
+        let (server, user) = (Endpoint::parse("[::1]:7").unwrap(), UserName::parse("alice").unwrap());
         for _ in 0..2 {
             remember(home.path(), &server, &user).unwrap();
             let settings = Settings::load(home.path()).unwrap();

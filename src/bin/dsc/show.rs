@@ -17,7 +17,6 @@ use crate::cli::ColorChoice;
 use crate::error::Failure;
 use crate::event::Event;
 
-#[allow(unused_imports, reason = "until all commands are built")]
 pub use escape::{json_escaped, line as escaped};
 pub use qr::qr;
 pub use text::{Layout, Style, line};

@@ -58,41 +58,12 @@ fn global_options_stand_before_and_after_a_command() {
 }
 
 #[test]
-fn servers() {
-    let read = |text: &str| text.parse::<ServerAddress>();
-    for (text, shown) in [
-        ("Chat.Example.org", "chat.example.org:7667"),
-        ("h:1", "h:1"),
-        ("192.0.2.1", "192.0.2.1:7667"),
-        ("192.0.2.1:70", "192.0.2.1:70"),
-        ("[::1]:70", "[::1]:70"),
-        ("[2001:DB8::1]", "[2001:db8::1]:7667"),
-        ("::1", "[::1]:7667"),
-        ("a_b.example.", "a_b.example.:7667"),
-    ] {
-        let address = read(text).unwrap();
-        assert_eq!(address.to_string(), shown);
-        assert_eq!(read(shown), Ok(address));
-    }
-    let long = format!("{}.example", "a".repeat(64));
-    for text in
-        ["", ":7", "h:", "h:0", "h:65536", "h:x", "a b", "[::1", "[h]:7", "[::1]7", "h:1:2", "-h", "a..b", &long]
-    {
-        let error = read(text).expect_err(text);
-        assert!(error.contains("HOST:PORT"), "{text}: {error}");
-    }
-}
-
-#[test]
-fn pins() {
+fn servers_and_pins_are_read_here() {
+    assert!(refused("whoami --server a:b:c").contains("names no server: write HOST, HOST:PORT or [IPV6]:PORT"));
     let hex = "0123456789abcdef".repeat(4);
-    let pin: Pin = format!("sha256:{hex}").parse().unwrap();
+    let pin = parse(&format!("whoami --pin sha256:{hex}")).unwrap().options.pin.unwrap();
     assert_eq!(pin.to_string(), format!("sha256:{hex}"));
-    let pairs: Vec<String> = (0..32).map(|i| hex[2 * i..2 * i + 2].to_uppercase()).collect();
-    assert_eq!(format!("sha256:{}", pairs.join(":")).parse(), Ok(pin), "as openssl prints it");
-    for bad in [hex.as_str(), "sha256:", "sha256:0123", "sha1:00", &format!("sha256:{hex}00")] {
-        assert!(bad.parse::<Pin>().is_err(), "{bad}");
-    }
+    assert!(refused("whoami --pin sha256:0123").contains("64 hexadecimal digits"));
 }
 
 #[test]

@@ -1,22 +1,21 @@
 //! Values of arguments that are more than a text.
 
-use std::fmt;
 use std::str::FromStr;
 
 use clap::ValueEnum;
 use downstream::e2e::armour;
 use downstream::e2e::name::MsgId;
-use downstream::protocol::{DEFAULT_PORT, MAX_TARGETS, MAX_TEXT, NameInvalid, RoomName, Target, UserName};
+use downstream::protocol::{MAX_TARGETS, MAX_TEXT, NameInvalid, RoomName, Target, UserName};
 
-/// When to use colours.
+use crate::net::trust::Fingerprint;
+
+/// When to use colours. `Auto`: where the output is a terminal that shows them, unless `NO_COLOR` is set.
+// Without comments on the variants: clap would print a line for each in every help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum ColorChoice {
-    /// Where the output is a terminal that shows them, unless NO_COLOR is set
     #[default]
     Auto,
-    /// Always
     Always,
-    /// Never
     Never,
 }
 
@@ -24,87 +23,6 @@ impl ColorChoice {
     /// Every choice, as written in the settings.
     pub const ALL: [(&str, ColorChoice); 3] =
         [("auto", ColorChoice::Auto), ("always", ColorChoice::Always), ("never", ColorChoice::Never)];
-}
-
-/// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ServerAddress {
-    /// A host name in lower case, or an IP address without brackets.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
-}
-
-/// What [`ServerAddress`] takes.
-pub const SERVER_FORMS: &str = "HOST, HOST:PORT, an IPv4 address, or an IPv6 address in brackets as in [::1]:7667";
-/// The longest host name (RFC 1035 §2.3.4).
-const HOST_MAX: usize = 253;
-
-impl FromStr for ServerAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<ServerAddress, String> {
-        let wrong = |what: &str| Err(format!("{what}; it takes {SERVER_FORMS}"));
-        let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
-            Some(Some((host, rest))) if host.parse::<std::net::Ipv6Addr>().is_ok() => match rest {
-                "" => (host, None),
-                rest => match rest.strip_prefix(':') {
-                    Some(port) => (host, Some(port)),
-                    None => return wrong("there is something between the address and the port"),
-                },
-            },
-            Some(_) => return wrong("this is no IPv6 address in brackets"),
-            None if text.parse::<std::net::Ipv6Addr>().is_ok() => (text, None),
-            None => match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            },
-        };
-        let port = match port.map(u16::from_str) {
-            None => DEFAULT_PORT,
-            Some(Ok(port)) if port > 0 => port,
-            Some(_) => return wrong("a port is a number from 1 to 65535"),
-        };
-        let host = host.to_ascii_lowercase();
-        let is_address = host.parse::<std::net::IpAddr>().is_ok();
-        let label = |label: &str| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-        };
-        let is_name = host.len() <= HOST_MAX && host.strip_suffix('.').unwrap_or(&host).split('.').all(label);
-        if is_address || is_name { Ok(ServerAddress { host, port }) } else { wrong("this is no host name") }
-    }
-}
-
-impl fmt::Display for ServerAddress {
-    /// `host:port`, which [`FromStr`] reads back.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
-    }
-}
-
-/// The SHA-256 fingerprint of a certificate in DER.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pin(pub [u8; 32]);
-
-impl FromStr for Pin {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Pin, &'static str> {
-        let wrong = "a pin is sha256: and 64 hexadecimal digits, with or without colons between the bytes";
-        let digits = text.strip_prefix("sha256:").ok_or(wrong)?.replace(':', "").to_ascii_lowercase();
-        armour::unhex(&digits).map(Pin).map_err(|_| wrong)
-    }
-}
-
-impl fmt::Display for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", armour::hex(&self.0))
-    }
 }
 
 /// Rooms and people to send to: 1 to [`MAX_TARGETS`], each once, in the order given.
@@ -166,6 +84,11 @@ impl FromStr for MessageRef {
             _ => Err("a message is named by its number in the conversation, or by the 32 hexadecimal digits of msg_id"),
         }
     }
+}
+
+pub(super) fn pin(text: &str) -> Result<Fingerprint, &'static str> {
+    Fingerprint::parse(text)
+        .ok_or("a fingerprint is sha256: and 64 hexadecimal digits, with or without colons between the bytes")
 }
 
 pub(super) fn user(text: &str) -> Result<UserName, NameInvalid> {

@@ -1,8 +1,9 @@
 //! `completions`, `man`, `schema`: what follows from the definitions.
 
+use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::cli;
+use crate::cli::{self, Cli};
 use crate::context::Context;
 use crate::error::Failure;
 use crate::show;
@@ -22,7 +23,8 @@ pub fn completions(ctx: &Context, shell: Shell) -> Result<(), Failure> {
 /// # Errors
 /// There is no such command; it cannot be printed.
 pub fn man(ctx: &Context, command: Option<&str>) -> Result<(), Failure> {
-    let mut definitions = cli::command();
+    // Not as help shows it: a page has room for the whole description.
+    let mut definitions = Cli::command();
     definitions.build();
     let definitions = match command {
         None => definitions,

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style as Ansi};
 use downstream::protocol::Timestamp;
 
 use super::escape::line as escaped;
-use crate::event::{Content, Event, Mark, Message, Row};
+use crate::event::{Content, Event, Mark, Message, Reply, Row};
 
 /// How messages are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +74,8 @@ pub fn line(event: &Event, style: &Style) -> String {
             let what = format!("{count} missing from {}/{}", escaped(sender), escaped(device));
             format!("{}: {}", style.paint(PLACE, &escaped(target)), style.paint(MARK, &what))
         }
-        Event::Reply(reply) => super::wire::reply_lines(reply),
         Event::Row(row) => self::row(row, style),
+        Event::Reply(reply) => self::reply(reply, style),
         Event::Server { kind, words, text } => {
             let words: String = words.iter().map(|word| format!(" {}", escaped(word))).collect();
             let text = text.as_ref().map(|text| format!(" :{}", escaped(text))).unwrap_or_default();
@@ -89,6 +89,18 @@ pub fn line(event: &Event, style: &Style) -> String {
             message + &hint.enumerate().map(mark).collect::<String>()
         }
     }
+}
+
+/// As the protocol has it, but in one line: the rows, which stand in front of it there, are counted.
+fn reply(reply: &Reply, style: &Style) -> String {
+    let Reply { label, verb, ok, code, keys, rows, text } = reply;
+    let head = if *ok { style.paint(PLACE, "OK") } else { style.paint(ALARM, "ERR") };
+    let label = label.as_ref().map(|label| format!("@{}", escaped(label))).unwrap_or_default();
+    let code = code.as_ref().map(|code| format!(" {}", escaped(code))).unwrap_or_default();
+    let keys: String = keys.iter().map(|(key, value)| format!(" {}={}", escaped(key), escaped(value))).collect();
+    let rows = if rows.is_empty() { String::new() } else { format!(" rows={}", rows.len()) };
+    let text = text.as_ref().map(|text| format!(" :{}", escaped(text))).unwrap_or_default();
+    format!("{head} {}{label}{code}{keys}{rows}{text}", escaped(verb))
 }
 
 fn message(message: &Message, style: &Style) -> String {
@@ -190,13 +202,15 @@ fn row(row: &Row, style: &Style) -> String {
         Row::Unread { target, count, first, last } => {
             format!("{} {count} unread, {first} to {last}", name(PLACE, target))
         }
+        Row::Topic { room, topic } => {
+            format!("{}{}", name(PLACE, room), shown(topic, ": ").unwrap_or_else(|| " has no topic".to_owned()))
+        }
         Row::Keys { device, opk, pqk } => {
-            format!("{} {opk} one-time keys, {pqk} post-quantum ones", escaped(device))
+            format!("{} one-time keys left: {opk} X25519, {pqk} ML-KEM", name(PLACE, device))
         }
         Row::Number { user, number, verified } => {
-            let facts = facts(&[when(*verified, "verified")]);
-            let facts = if facts.is_empty() { facts } else { format!(" ({facts})") };
-            format!("{} {}{facts}", name(SENDER, user), escaped(number))
+            let verified = if *verified { "verified".to_owned() } else { style.paint(MARK, "not compared yet") };
+            format!("{} {} {verified}", name(SENDER, user), escaped(number))
         }
         Row::Device { user, device, name: given, this, until, current } => {
             let facts = facts(&[
