@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 #![expect(unreachable_pub, reason = "in a binary, `pub` tells what a module offers to the others")]
-#![cfg_attr(not(test), expect(dead_code, reason = "the commands that use all this come next"))]
+#![expect(dead_code, reason = "the commands that use all this come next")]
 
 mod error;
 mod event;

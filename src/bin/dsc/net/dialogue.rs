@@ -112,6 +112,12 @@ impl Dialogue {
         Some(event)
     }
 
+    /// How many events wait.
+    #[cfg(test)]
+    pub(super) fn queued_events(&self) -> usize {
+        self.events.len()
+    }
+
     /// Puts a label on a command and waits for its answer from now on.
     pub(super) fn admit(&mut self, command: &str) -> Admitted {
         let verb_end = command.find(' ').unwrap_or(command.len());
