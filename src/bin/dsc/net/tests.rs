@@ -110,16 +110,16 @@ impl Peer {
         (label.to_owned(), format!("{verb} {rest}").trim_end().to_owned())
     }
 
-    /// Ends this side as TLS wants it, and goes on reading.
+    /// Ends this side as TLS wants it, and goes on reading. The client may have gone before.
     fn half_close(&mut self) {
         let stream = self.stream.get_mut();
         stream.conn.send_close_notify();
-        stream.flush().unwrap();
-        stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = stream.flush();
+        let _ = stream.sock.shutdown(std::net::Shutdown::Write);
     }
 
     fn cut(&mut self) {
-        self.stream.get_mut().sock.shutdown(std::net::Shutdown::Both).unwrap();
+        let _ = self.stream.get_mut().sock.shutdown(std::net::Shutdown::Both);
     }
 
     /// Waits for the client to leave.

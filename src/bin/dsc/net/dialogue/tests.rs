@@ -143,6 +143,13 @@ fn nothing_grows_without_end() {
     assert!(why.is_some_and(|why| why.contains("/rooms")));
     assert!(together.answered <= ANSWERS_MAX + 100_000 + LINE_COST);
 
+    let reply = |keys| format!("OK ping@1{}", " a=b".repeat(keys));
+    for (keys, taken) in [(KEYS_MAX, true), (KEYS_MAX + 1, false)] {
+        let mut dialogue = dialogue();
+        sent(&mut dialogue, "/ping");
+        assert_eq!(dialogue.take(&reply(keys)).is_ok(), taken);
+    }
+
     let mut events = dialogue();
     let (count, why) = fed(&mut events, "* x", EVENTS_MAX);
     assert_eq!(count, EVENTS_MAX);

@@ -93,9 +93,11 @@ fn silent_and_absent_servers() {
     let error = Connection::open(&waiting.endpoint, &Home::new().trust(), Duration::from_millis(500)).map(drop);
     assert!(matches!(error, Err(OpenError::Slow { .. })), "{error:?}");
     waiting.finish();
-    // Nobody listens at a port that was just given back.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let endpoint = Endpoint::parse(&port.to_string()).unwrap();
+    // Nobody listens at a port that is taken and no more.
+    let taken = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&taken, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = std::net::SocketAddr::try_from(rustix::net::getsockname(&taken).unwrap()).unwrap();
+    let endpoint = Endpoint::parse(&address.to_string()).unwrap();
     let error = Connection::open(&endpoint, &Home::new().trust(), PATIENCE).map(drop).unwrap_err();
     assert!(matches!(&error, OpenError::Unreachable { tried, .. } if tried.len() == 1), "{error:?}");
     assert_eq!(Failure::from(error).exit, Exit::Network);
@@ -182,6 +184,9 @@ fn endless(piece: &'static str) -> String {
     });
     let why = lost(connection.ask("/ping"));
     assert_eq!(lost(connection.ask("/ping")), why, "it stays lost");
+    // Behind what came before.
+    let end = (0..=dialogue::EVENTS_MAX).find_map(|_| connection.next_event(None, None).err());
+    assert_eq!(end, Some(Lost::Network(why.clone())));
     drop(connection);
     fake.finish();
     why
