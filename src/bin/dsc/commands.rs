@@ -79,6 +79,8 @@ pub(crate) fn online<T>(
     work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let mut connection = ctx.connect()?;
+    // One command's worth of news is read from the logs; what comes by itself meanwhile is not kept.
+    connection.ignore_events();
     let (out, days) = (ctx.out, ctx.settings.history_days);
     let store = ctx.store()?;
     let mut show = |event: &Event| out.show(event);

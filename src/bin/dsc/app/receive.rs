@@ -13,14 +13,13 @@ use downstream::e2e::inner::{Body, Via};
 use downstream::e2e::marks;
 use downstream::e2e::name::{Address, ChainId, Mark as EnvelopeMark, RoomId, RoomName as SealedRoom, User};
 use downstream::e2e::receive::{Line, Opened, Target as SealedTarget};
-use downstream::e2e::state::Change;
 use downstream::protocol::{
     Fields, FileLine, MessageLine, RoomName, SignalLine, Target, Timestamp, UnreadLine, UserName,
 };
 
 use super::shown::message_event;
 use super::{
-    Client, Os, alarm, device_name, is_sealed_room, notice, now, number_with, sealed_room, sealed_user, state,
+    Client, Os, alarm, device_name, is_sealed_room, notice, now, sealed_room, sealed_user, state,
 };
 use crate::error::{Exit, Failure};
 use crate::event::{Content, Event, Mark, Message};
