@@ -54,12 +54,12 @@ use self::slots::Slots;
 use self::vault::Vault;
 
 pub use self::error::StoreError;
-pub use self::history::{Entry, HISTORY_MAX, Recorded, What};
+pub use self::history::{Entry, What};
 pub use self::home::prepare;
-pub use self::outbox::{HELD_BYTES, HELD_KEEP_MS, HELD_MAX, Held, Line, OUTBOX_BYTES, OUTBOX_MAX, Outgoing};
+pub use self::outbox::{Held, Line, Outgoing};
 pub use self::profile::{Profile, Token};
 pub use self::slots::Passphrase;
-pub use self::tx::{BUNDLE_KEEP_MS, BUNDLES_MAX, Tx};
+pub use self::tx::Tx;
 pub use self::vault::OsRandom;
 
 /// The database.

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use downstream::e2e::error::Error;
 use downstream::protocol::{ServerLine, SignalLine};
 
-use super::receive::{After, LogLine, LogWhat, Taken, Wish, account, give_up, take_line, take_signal, unreadable};
+use super::receive::account;
 use super::shown::entry_event;
+use super::take::{After, LogLine, LogWhat, Taken, Wish, give_up, take_line, take_signal, unreadable};
 use super::{Client, notice};
 use crate::error::Failure;
 use crate::event::Event;

@@ -17,7 +17,7 @@ use crate::error::{Exit, Failure};
 use crate::event::{Event, Reply};
 use crate::net::backoff::Backoff;
 use crate::net::{Connection, Wake};
-use crate::server::{Answer, Server as _};
+use crate::server::Answer;
 use crate::show::{message_line, wire_line};
 
 /// Read from standard input at once.
