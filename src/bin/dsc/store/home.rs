@@ -160,7 +160,8 @@ impl Lock {
                     // A home that was replaced in between has another lock, which is the one that counts.
                     let locked = file.metadata().map_err(StoreError::io(&path))?;
                     if identity(&path).is_ok_and(|named| named == (locked.dev(), locked.ino())) {
-                        exists(&path)?;
+                        let private = fs::Permissions::from_mode(FILE_MODE);
+                        file.set_permissions(private).map_err(StoreError::io(&path))?;
                         return Ok(Lock { _file: file });
                     }
                 }

@@ -15,7 +15,7 @@ use super::rows::Single;
 use super::vault::Vault;
 
 /// Entry `n` takes a store from version `n` to `n + 1`.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+pub(super) const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
 
 /// The version that this program reads and writes.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;

@@ -60,7 +60,7 @@ pub(super) fn open(home: &Path, passphrase: Option<&Passphrase>) -> Result<Dek, 
         (Slots::None, _) => return Err(StoreError::NotThere(home.to_owned())),
         (Slots::Machine, Some(_)) => return Err(StoreError::NoPassphrase),
         (Slots::Machine, None) => MACHINE_SLOT,
-        (Slots::Passphrase, None) => return Err(StoreError::WrongPassphrase),
+        (Slots::Passphrase, None) => return Err(StoreError::NeedsPassphrase),
         (Slots::Passphrase, Some(_)) => PASSPHRASE_SLOT,
     };
     let file = home.join(file);

@@ -186,11 +186,17 @@ impl<'a> Tx<'a> {
                 .optional()?;
             let number = last.unwrap_or(0).saturating_add(1);
             let tag = self.mark_tag(&from, mark);
-            self.sql
+            let inserted = self
+                .sql
                 .prepare_cached("INSERT OR IGNORE INTO mark(device, number, tag) VALUES (?1, ?2, ?3)")?
                 .execute((device, number, tag))?;
-            let kept = number.saturating_sub(MARKS_MAX as i64);
-            self.sql.prepare_cached("DELETE FROM mark WHERE device = ?1 AND number <= ?2")?.execute((device, kept))?;
+            // One that was known takes nobody's place.
+            if inserted > 0 {
+                let beyond = number.saturating_sub(MARKS_MAX as i64);
+                self.sql
+                    .prepare_cached("DELETE FROM mark WHERE device = ?1 AND number <= ?2")?
+                    .execute((device, beyond))?;
+            }
         }
         Ok(())
     }
