@@ -183,22 +183,34 @@ fn the_outbox_is_bounded_and_its_numbers_are_never_used_again() {
 
 #[test]
 fn the_outbox_is_bounded_in_bytes() {
-    let (_home, mut store) = fresh();
-    let mut big = post("bob", "aaaaaaaa");
-    big.line = Line::Signal { to: user("bob"), body: "x".repeat(OUTBOX_BYTES / 2) };
-    let result = store.transact(|tx| {
-        tx.queue(big.clone())?;
-        tx.queue(big.clone())?;
-        assert!(matches!(tx.queue(post("bob", "aaaaaaaa")), Err(StoreError::Full(_))));
-        let (id, _) = tx.outbox()?.remove(0);
-        tx.requeue(id, post("bob", "aaaaaaaa"))?;
-        tx.queue(post("bob", "aaaaaaaa"))
+    let (home, mut store) = fresh();
+    store
+        .transact(|tx| {
+            let first = tx.queue(Outgoing { inner: Some(inner(1, &"x".repeat(9000))), ..post("bob", "aaaaaaaa") })?;
+            let second = tx.queue(post("bob", "aaaaaaaa"))?;
+            tx.queue(post("bob", "aaaaaaaa"))?;
+            tx.requeue(first, post("bob", "aaaaaaaa"))?;
+            tx.sent(second)?;
+            tx.hold(held(1))?;
+            tx.hold(held(2))?;
+            let (id, _) = tx.held()?.remove(0);
+            tx.release(id)
+        })
+        .unwrap();
+    let volumes = |tx: &mut Tx<'_>| [tx.cache.outbox, tx.cache.held].map(|volume| (volume.rows, volume.bytes));
+    let counted = with(&mut store, volumes);
+    assert_eq!(counted, with(&mut again(&home), volumes), "what is counted is what is there");
+    assert!(counted[0].0 == 2 && counted[0].1 < 9000 && counted[1].0 == 1);
+
+    // As if there were more of them.
+    with(&mut store, |tx| {
+        tx.cache.outbox.bytes = OUTBOX_BYTES;
+        assert!(matches!(tx.queue(post("bob", "aaaaaaaa")), Err(StoreError::Full("outbox"))));
     });
-    result.unwrap();
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
     /// Whatever is put in, sent, tried again and interrupted, by two processes: the outbox is what a
     /// list would be.
     #[test]
@@ -279,8 +291,13 @@ fn waiting_lines_are_bounded_in_number_bytes_and_age() {
     assert_eq!(gone, [held(0), held(1)]);
     let old = store.transact(|tx| tx.expire(HELD_KEEP_MS + 5)).unwrap();
     assert_eq!(old, [held(2), held(3), held(4)]);
-    let big = Held { body: "x".repeat(HELD_BYTES), ..held(9999) };
-    let gone = store.transact(|tx| tx.hold(big)).unwrap();
-    assert_eq!(gone.len(), HELD_MAX - 3 + 1, "one too large to be kept goes with the rest");
-    assert!(store.transact(|tx| tx.held()).unwrap().is_empty());
+    let gone = store
+        .transact(|tx| {
+            // As if the others were longer: two of them must go for a new one.
+            let one = tx.cache.held.bytes / tx.cache.held.rows;
+            tx.cache.held.bytes = HELD_BYTES + one / 2;
+            tx.hold(held(9999))
+        })
+        .unwrap();
+    assert_eq!(gone, [held(5), held(6)]);
 }

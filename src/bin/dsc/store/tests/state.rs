@@ -1,6 +1,6 @@
 //! What is held in memory: it comes back, in another process too, and a failure undoes it.
 
-use std::sync::mpsc;
+use std::sync::{LazyLock, mpsc};
 
 use downstream::e2e::identity::Identity;
 use downstream::e2e::marks;
@@ -14,6 +14,11 @@ use super::*;
 
 /// Alice after talking to bob and carol, in rooms too; and her account key.
 fn busy_alice() -> (World, super::world::Device) {
+    static MADE: LazyLock<(World, super::world::Device)> = LazyLock::new(make_busy_alice);
+    MADE.clone()
+}
+
+fn make_busy_alice() -> (World, super::world::Device) {
     let mut world = World::new(7);
     let (mut alice, mut bob) = (world.device("alice"), world.device("bob"));
     for n in 0..3 {
@@ -403,7 +408,7 @@ fn only_the_newest_marks_of_a_device_are_kept() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(ProptestConfig::with_cases(4))]
     #[test]
     fn marks_are_what_the_set_in_memory_says(steps in proptest::collection::vec((0_usize..3, 0_u8..40), 1..80)) {
         let (_, alice) = busy_alice();
