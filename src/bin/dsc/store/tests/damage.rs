@@ -84,7 +84,7 @@ fn full() -> (TempDir, Store, Vec<Vec<u8>>) {
 }
 
 /// Every table with a sealed column.
-const TABLES: [&str; 15] = [
+pub(super) const TABLES: [&str; 15] = [
     "single",
     "contact",
     "peer",

@@ -250,7 +250,7 @@ proptest! {
     }
 }
 
-fn held(id: u64) -> Held {
+pub(super) fn held(id: u64) -> Held {
     Held { target: Some(target("#ops")), id, time_ms: 2, sender: user("bob"), body: "e2e:CCCC".into(), since_ms: id }
 }
 
