@@ -111,7 +111,7 @@ impl Store {
         let new = home::unfinished(&path);
         home::remove(&journal(&new))?;
         drop(home::make(&new)?);
-        schema::migrate(&mut schema::connect(&new)?, &vault)?;
+        schema::create(&mut schema::connect(&new)?, &vault)?;
         slots::write(home, vault.dek(), passphrase, cost)?;
         home::rename(&new, &path)?;
         Store::ready(home, vault)
@@ -135,7 +135,7 @@ impl Store {
             if !home::exists(&new)? {
                 return Err(StoreError::damaged("store.db is missing"));
             }
-            schema::check_key(&schema::connect(&new)?, &vault)?;
+            drop(connect(&new, &vault)?);
             home::rename(&new, &path)?;
         }
         if passphrase.is_some() {
@@ -215,11 +215,10 @@ impl Store {
     }
 }
 
-/// Opens the database under the lock and brings it to the newest version.
+/// Opens a database under the lock, checks that it is of this key, and brings it to the newest version.
 fn connect(path: &Path, vault: &Vault) -> Result<(Connection, (u64, u64)), StoreError> {
     let mut sql = schema::connect(path)?;
     schema::migrate(&mut sql, vault)?;
-    schema::check_key(&sql, vault)?;
     Ok((sql, home::identity(path)?))
 }
 

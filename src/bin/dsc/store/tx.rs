@@ -131,11 +131,13 @@ impl<'a> Tx<'a> {
 
     /// Gives this device a renewed certificate.
     pub fn set_identity(&mut self, me: Identity) {
-        if let Some(state) = &mut self.cache.state {
-            state.me = me;
-            self.cache.rows.singles.insert(Single::Identity);
-            self.touched = true;
-        }
+        let Some(state) = &mut self.cache.state else {
+            debug_assert!(false, "there are no keys to renew");
+            return;
+        };
+        state.me = me;
+        self.cache.rows.singles.insert(Single::Identity);
+        self.touched = true;
     }
 
     /// The account's identity key, which the primary device holds.

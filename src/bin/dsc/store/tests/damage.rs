@@ -243,6 +243,7 @@ fn what_is_no_store_is_refused_and_left_alone() {
     sql.execute_batch("CREATE TABLE t(x)").unwrap();
     drop(sql);
     assert!(matches!(with(&fs::read(foreign.path().join("x")).unwrap()), StoreError::Damaged(_)));
+    assert!(matches!(with(b""), StoreError::Damaged(_)), "an empty file was a store once");
     let whole = fs::read(home.path().join(FILE)).unwrap();
     assert!(matches!(with(&whole[..4096]), StoreError::Damaged(_)));
 }
