@@ -17,7 +17,7 @@
 //!
 //! # What the file shows without the key
 //!
-//! Values are sealed with their table and row (docs/encryption.md, "Key store"); what moves does not
+//! Values are sealed with their table and row ([`downstream::e2e::keyslot`]); what moves does not
 //! open. Names, targets and numbers of look-ups stand inside, or as keyed hashes. What remains visible:
 //! how many contacts, sessions, rooms and conversations there are, how long their rows are, and of each
 //! history entry its conversation (a number), the server's number in it and its time. Equal keyed hashes
@@ -137,9 +137,6 @@ impl Store {
             }
             drop(connect(&new, &vault)?);
             home::rename(&new, &path)?;
-        }
-        if passphrase.is_some() {
-            slots::remove_other(home, passphrase)?;
         }
         slots::tidy(home)?;
         Store::ready(home, vault)

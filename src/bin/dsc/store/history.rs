@@ -16,7 +16,7 @@ use super::tx::Tx;
 use super::vault::Tag;
 use crate::event::Mark;
 
-/// Entries kept at most, the oldest go first: a scan of all of them takes a few seconds, which bounds
+/// Entries kept at most, the oldest go first: a scan of all of them takes some seconds, which bounds
 /// [`Tx::search`].
 pub const HISTORY_MAX: usize = 1_000_000;
 

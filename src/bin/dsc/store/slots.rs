@@ -85,8 +85,13 @@ pub(super) fn remove_other(home: &Path, passphrase: Option<&Passphrase>) -> Resu
     home::remove(&home.join(other))
 }
 
-/// Removes what an interrupted writing left behind.
+/// Ends what was interrupted: a machine's slot beside a passphrase's goes, and so do unfinished files.
+/// To be called under the lock. What is there now counts, not what was there when the passphrase was
+/// checked: another process may have left the machine's slot as the only one since.
 pub(super) fn tidy(home: &Path) -> Result<(), StoreError> {
+    if found(home)? == Slots::Passphrase {
+        home::remove(&home.join(MACHINE_SLOT))?;
+    }
     for slot in [PASSPHRASE_SLOT, MACHINE_SLOT] {
         home::remove(&home::unfinished(&home.join(slot)))?;
     }
