@@ -131,11 +131,13 @@ impl<'a> Tx<'a> {
 
     /// Gives this device a renewed certificate.
     pub fn set_identity(&mut self, me: Identity) {
-        if let Some(state) = &mut self.cache.state {
-            state.me = me;
-            self.cache.rows.singles.insert(Single::Identity);
-            self.touched = true;
-        }
+        let Some(state) = &mut self.cache.state else {
+            debug_assert!(false, "there are no keys to renew");
+            return;
+        };
+        state.me = me;
+        self.cache.rows.singles.insert(Single::Identity);
+        self.touched = true;
     }
 
     /// The account's identity key, which the primary device holds.
@@ -186,11 +188,17 @@ impl<'a> Tx<'a> {
                 .optional()?;
             let number = last.unwrap_or(0).saturating_add(1);
             let tag = self.mark_tag(&from, mark);
-            self.sql
+            let inserted = self
+                .sql
                 .prepare_cached("INSERT OR IGNORE INTO mark(device, number, tag) VALUES (?1, ?2, ?3)")?
                 .execute((device, number, tag))?;
-            let kept = number.saturating_sub(MARKS_MAX as i64);
-            self.sql.prepare_cached("DELETE FROM mark WHERE device = ?1 AND number <= ?2")?.execute((device, kept))?;
+            // One that was known takes nobody's place.
+            if inserted > 0 {
+                let beyond = number.saturating_sub(MARKS_MAX as i64);
+                self.sql
+                    .prepare_cached("DELETE FROM mark WHERE device = ?1 AND number <= ?2")?
+                    .execute((device, beyond))?;
+            }
         }
         Ok(())
     }
