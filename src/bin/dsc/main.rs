@@ -17,6 +17,8 @@ mod session;
 mod settings;
 mod show;
 mod store;
+#[cfg(test)]
+mod testing;
 
 use std::process::ExitCode;
 
