@@ -1,10 +1,12 @@
 //! What each command does: one function each, one file a topic, and the one table from names to functions.
 
+pub mod account;
 mod filter;
 pub mod inspect;
 pub mod local;
 mod pipe;
 mod rooms;
+pub mod server;
 mod talk;
 mod trust;
 
@@ -66,7 +68,20 @@ pub fn run(ctx: &mut Context, command: Command) -> Result<(), Failure> {
         Command::Seal(seal) => filter::seal(ctx, &seal),
         Command::Open => filter::open(ctx),
         Command::Pipe => pipe::pipe(ctx),
-        _ => Err(Failure::failed("this command is not built yet")),
+        Command::Register(register) => account::register(ctx, &register),
+        Command::Login(new) => account::login(ctx, &new),
+        Command::Logout => account::logout(ctx),
+        Command::Passwd => account::passwd(ctx),
+        Command::Whoami => account::whoami(ctx),
+        Command::Passphrase { remove } => account::passphrase(ctx, remove),
+        Command::Users { glob } => server::users(ctx, glob.as_deref()),
+        Command::Who { target } => server::who(ctx, &target),
+        Command::Away { text } => server::away(ctx, &text),
+        Command::Back => server::back(ctx),
+        Command::Topic { room, text } => server::topic(ctx, &room.room.0, &text),
+        Command::Unban(who) => server::unban(ctx, &who.room.room.0, &who.user),
+        Command::Unread { all } => server::unread(ctx, all),
+        Command::Init(new) => trust::init(ctx, &new),
     }
 }
 

@@ -16,6 +16,8 @@ mod session;
 mod settings;
 mod show;
 mod store;
+#[cfg(test)]
+mod testing;
 
 use std::process::ExitCode;
 

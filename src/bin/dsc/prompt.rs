@@ -207,8 +207,8 @@ struct Kind {
     option: &'static str,
 }
 
-const PASSWORD: Kind = Kind { name: "password", option: "--password-file" };
-const PASSPHRASE: Kind = Kind { name: "passphrase", option: "--passphrase-file" };
+const PASSWORD: Kind = Kind { name: "password", option: "--password-file FILE" };
+const PASSPHRASE: Kind = Kind { name: "passphrase", option: "--passphrase-file FILE" };
 
 struct Question {
     text: String,
@@ -228,11 +228,11 @@ impl Question {
     fn ask(&self, kind: Kind) -> Result<Zeroizing<String>, Failure> {
         let ask = |text: &str| {
             let answer = rpassword::prompt_password(text).map(Zeroizing::new);
-            answer.map_err(|error| no_terminal(&error, kind.name, kind.option))
+            answer.map_err(|error| no_terminal(&error, &format!("the {}", kind.name), kind.option))
         };
         let first = ask(&self.text)?;
         if first.is_empty() {
-            return Err(Failure::failed(format!("no {} was entered", kind.name)));
+            return Err(Failure::failed(format!("the {} was not entered", kind.name)));
         }
         if self.twice && ask("Again: ")? != first {
             return Err(Failure::failed(format!("the two {}s differ; nothing was changed", kind.name)));
@@ -243,7 +243,7 @@ impl Question {
 
 fn no_terminal(error: &io::Error, what: &str, instead: &str) -> Failure {
     if error.kind() == io::ErrorKind::UnexpectedEof {
-        return Failure::failed(format!("no {what} was entered"));
+        return Failure::failed(format!("{what} was not entered"));
     }
     Failure::usage(format!("there is no terminal to ask for {what} on ({error})")).hint(format!("use {instead}"))
 }

@@ -134,7 +134,9 @@ pub fn json(event: &Event) -> Result<String, Failure> {
 /// # Errors
 /// None that can happen with these types.
 pub fn schema() -> Result<String, Failure> {
-    let schema = schemars::schema_for!(Event);
+    // Of what is written: a field that may be left out is not required.
+    let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+    let schema = settings.into_generator().into_root_schema_for::<Event>();
     let text = serde_json::to_string_pretty(&schema)
         .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
     Ok(text + "\n")

@@ -165,6 +165,8 @@ Examples:
         target: Target,
     },
     /// Tell others that one is away
+    ///
+    /// Holds until `dsc back`, while the account has a session, such as that of `dsc tail`.
     Away {
         /// What they are told
         #[arg(value_parser = one_line)]

@@ -27,9 +27,9 @@ use crate::store::Tx;
 const IMPORT_MAX: u64 = 64 * 1024 * 1024;
 
 /// `dsc init`: keys without a server.
-pub(crate) fn init(ctx: &mut Context, user: &UserName) -> Result<(), Failure> {
-    let out = ctx.out;
-    let store = ctx.store()?;
+pub(crate) fn init(ctx: &mut Context, new: &cli::NewStore) -> Result<(), Failure> {
+    let (out, user) = (ctx.out, ctx.user()?);
+    let store = ctx.store_or_new(new.no_passphrase)?;
     let name =
         User::parse(user.as_str()).map_err(|_| Failure::usage(format!("{user} is no name that keys can stand for")))?;
     store.transact(|tx| -> Result<(), Failure> {
