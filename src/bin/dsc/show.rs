@@ -8,7 +8,7 @@ mod qr;
 mod text;
 mod wire;
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 
 use anstream::AutoStream;
 use downstream::protocol::Timestamp;
@@ -55,11 +55,6 @@ impl Output {
         self.json
     }
 
-    /// Whether only what was asked for is wanted.
-    pub fn is_quiet(&self) -> bool {
-        self.quiet
-    }
-
     /// Shows one event, at once.
     ///
     /// # Errors
@@ -102,11 +97,6 @@ impl Output {
     pub fn qr(&self, content: &str) -> Result<(), Failure> {
         let [paint, _] = self.paint;
         self.print(&qr(content, paint)?)
-    }
-
-    /// Whether standard output is a terminal.
-    pub fn is_terminal(&self) -> bool {
-        io::stdout().is_terminal()
     }
 
     /// Says why the program ends. There is nobody left to tell if this fails.

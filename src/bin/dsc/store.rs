@@ -55,11 +55,17 @@ use self::vault::Vault;
 
 pub use self::error::StoreError;
 pub use self::history::{Entry, What};
+#[cfg(test)]
+pub use self::history::Recorded;
 pub use self::home::prepare;
+#[cfg(test)]
+pub use self::outbox::{HELD_BYTES, HELD_KEEP_MS, HELD_MAX, OUTBOX_BYTES, OUTBOX_MAX};
 pub use self::outbox::{Held, Line, Outgoing};
 pub use self::profile::{Profile, Token};
 pub use self::slots::Passphrase;
 pub use self::tx::Tx;
+#[cfg(test)]
+pub use self::tx::{BUNDLE_KEEP_MS, BUNDLES_MAX};
 pub use self::vault::OsRandom;
 
 /// The database.

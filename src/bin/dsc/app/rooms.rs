@@ -1,6 +1,8 @@
 //! Rooms: the signed roster decides who is sealed to, the server's membership only who is delivered to.
 //! Every change is written into the roster first.
 
+use std::collections::BTreeSet;
+
 use downstream::e2e::armour;
 use downstream::e2e::contact::Contact;
 use downstream::e2e::error::Error;
@@ -129,8 +131,8 @@ impl Client<'_> {
 
     /// Takes in rows of `/roster`: room, place, base64.
     pub(super) fn import_roster_rows(&mut self, rows: &[(String, String, String)]) -> Result<(), Failure> {
-        let events = self.transact(|tx| {
-            let mut events = Vec::new();
+        let (events, newer) = self.transact(|tx| {
+            let (mut events, mut newer) = (Vec::new(), BTreeSet::new());
             for (room, place, base64) in rows {
                 let (Ok(room), Ok(place)) = (SealedRoom::parse(room), place.parse::<u32>()) else { continue };
                 let Ok(raw) = armour::unbase64(base64) else {
@@ -142,6 +144,7 @@ impl Client<'_> {
                     Ok((change, verdict)) => {
                         events.extend(verdict_event(&room, place, begun, &verdict));
                         tx.apply(change);
+                        newer.extend(shows_newer_list(tx, &verdict));
                     }
                     Err(Error::NeedRoster) => {
                         return Err(Failure::new(
@@ -153,10 +156,14 @@ impl Client<'_> {
                     Err(error) => events.push(skipped(&room, place, error.code())),
                 }
             }
-            Ok(events)
+            Ok((events, newer))
         })?;
         let news = !events.is_empty();
         self.say_all(&events)?;
+        if !self.server.is_offline() {
+            // Also what is said to them outside of the room should reach a new device.
+            newer.iter().try_for_each(|user| self.learn_or_alarm(user))?;
+        }
         if news { self.retry_held() } else { Ok(()) }
     }
 
@@ -439,6 +446,14 @@ impl Client<'_> {
             Ok(rows.into_iter().map(|(_, row)| row).collect())
         })
     }
+}
+
+/// Whose entry carries a newer device list than the pinned one, under the pinned identity.
+fn shows_newer_list(tx: &Tx<'_>, verdict: &Verdict) -> Option<User> {
+    let Verdict::Accepted(entry) = verdict else { return None };
+    let contact = tx.state()?.contacts.get(&entry.user)?;
+    let newer = entry.list().is_some_and(|list| list.version() > contact.list_version());
+    (newer && *contact.aik() == entry.aik).then(|| entry.user.clone())
 }
 
 /// The next entry of a roster, signed: its place and bytes.

@@ -207,6 +207,7 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// [`StoreError::Sql`], [`StoreError::Damaged`].
+    #[cfg(test)]
     pub fn page(
         &self,
         target: &Target,

@@ -146,6 +146,7 @@ impl<'a> Tx<'a> {
     }
 
     /// Puts the account's identity key in, or erases it.
+    #[cfg(test)]
     pub fn set_account_key(&mut self, key: Option<SignKey>) {
         self.cache.account_key = key;
         self.cache.rows.singles.insert(Single::AccountKey);
@@ -230,6 +231,7 @@ impl<'a> Tx<'a> {
     }
 
     /// All cursors.
+    #[cfg(test)]
     pub fn cursors(&self) -> Vec<(Target, u64)> {
         self.cache.logs.iter().filter_map(|(target, log)| Some((target.clone(), log.cursor?))).collect()
     }
@@ -261,6 +263,7 @@ impl<'a> Tx<'a> {
     }
 
     /// Pins another room to a name, or none, after a person has said so.
+    #[cfg(test)]
     pub fn set_room_pin(&mut self, name: &RoomName, room: Option<RoomId>) {
         self.cache.rows.pins.touch(name);
         match room {
