@@ -11,7 +11,7 @@ pub mod effects;
 pub mod settings;
 pub mod throttle;
 
-use crate::ops::{AccountId, ConversationId, DEVICES_MAX, MessageId, Person, Pools, RoomInfo};
+use crate::ops::{AccountId, ConversationId, DEVICES_MAX, MessageId, POOL_LOW, Person, Pools, RoomInfo};
 use crate::protocol::{DeviceName, RoomName, Timestamp, UserName};
 use crate::session::delivery::{Lines, Verdict};
 use crate::session::{ConnId, Member, Peer, Session, State};
@@ -39,7 +39,8 @@ pub struct Online {
     pub rates: Rates,
     /// Those who watch it have been told that it is there.
     pub announced: bool,
-    /// What its sessions were last told of pools that are low, by device; at most [`DEVICES_MAX`].
+    /// What its sessions were last told of pools that are low, by device, nothing above [`POOL_LOW`]; at most
+    /// [`DEVICES_MAX`].
     pub told_low: Vec<Pools>,
 }
 
@@ -76,18 +77,19 @@ impl Online {
         if self.away.is_some() { "away" } else { "online" }
     }
 
-    /// Whether its sessions have not been told yet that a device's pools are so low. A pool of which nothing
-    /// more is taken is told once, so that between two refills they hear of at most as many bundles as a
-    /// low pool has keys.
+    /// Whether its sessions have not been told yet that a device's pools are so low. Only what is low counts, so
+    /// that between two refills they are told at most once for each of the last keys of a pool.
     pub fn should_tell(&mut self, pools: Pools) -> bool {
-        if !pools.low() || self.told_low.contains(&pools) {
+        let (dh, post_quantum) = (pools.dh.min(POOL_LOW), pools.post_quantum.min(POOL_LOW));
+        let told = Pools { device: pools.device, dh, post_quantum };
+        if !pools.low() || self.told_low.contains(&told) {
             return false;
         }
         self.told_low.retain(|told| told.device != pools.device);
         if self.told_low.len() >= DEVICES_MAX {
             self.told_low.remove(0); // a device that is not there any more
         }
-        self.told_low.push(pools);
+        self.told_low.push(told);
         true
     }
 

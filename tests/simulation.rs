@@ -11,6 +11,9 @@
 //! - what is queued and what is waited for stays within its bounds;
 //! - a read marker never passes a message that no session showed to have got, and a login tells exactly
 //!   what is unread;
+//! - a signal reaches each session of its receiver once, in order, except the one that sent it; it waits until it
+//!   is acknowledged, and is then gone;
+//! - a roster grows by one place at a time, by its members; a one-time key is given away once, and none is lost;
 //! - when everybody has gone, nothing is left.
 //!
 //! One `u64` decides everything. A failure names it: `SIM_SEED=… SIM_STEPS=…` runs that one again.
@@ -23,10 +26,14 @@
 mod backend;
 #[path = "simulation/client.rs"]
 mod client;
+#[path = "simulation/exchanges.rs"]
+mod exchanges;
 #[path = "simulation/model.rs"]
 mod model;
 #[path = "simulation/oracle.rs"]
 mod oracle;
+#[path = "simulation/programs.rs"]
+mod programs;
 #[path = "simulation/rng.rs"]
 mod rng;
 #[path = "simulation/trace.rs"]

@@ -22,36 +22,42 @@ pub struct People {
     pub secrets: BTreeMap<String, Vec<String>>,
     pub rooms: Vec<String>,
     posts: Vec<(String, String, String)>,
+    /// Records that somebody has put.
+    pub records: Vec<String>,
+    /// Of a hundred lines, those of programs.
+    pub programs: usize,
     count: u64,
     /// Bodies may be so long.
     pub body_max: usize,
 }
 
 impl People {
-    pub fn new(accounts: usize, rooms: usize, body_max: usize) -> People {
+    pub fn new(accounts: usize, rooms: usize, body_max: usize, programs: usize) -> People {
         People {
             names: (0..accounts).map(|n| format!("u{n}")).collect(),
             secrets: BTreeMap::new(),
             rooms: (0..rooms).map(|n| format!("#r{n}")).collect(),
             posts: Vec::new(),
+            records: Vec::new(),
+            programs,
             count: 0,
             body_max,
         }
     }
 
-    fn number(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.count += 1;
         self.count
     }
 
-    fn name(&self, rng: &mut Rng) -> String {
+    pub fn name(&self, rng: &mut Rng) -> String {
         match rng.below(40) {
             0 => "nobody".to_owned(),
             _ => rng.pick(&self.names).cloned().unwrap_or_default(),
         }
     }
 
-    fn room(&self, rng: &mut Rng) -> String {
+    pub fn room(&self, rng: &mut Rng) -> String {
         // Some rooms are busier than others.
         let busy = rng.below(self.rooms.len()).min(rng.below(self.rooms.len()));
         self.rooms.get(busy).cloned().unwrap_or_default()
@@ -127,6 +133,7 @@ impl People {
         match me {
             None if rng.percent(85) => self.enter(rng, oracle),
             None => self.command(rng, "nobody", oracle),
+            Some(me) if rng.percent(self.programs) => self.exchange(rng, &me, oracle),
             Some(me) => match rng.below(100) {
                 0..52 => self.speak(rng, &me),
                 _ => self.command(rng, &me, oracle),

@@ -9,6 +9,9 @@ use downstream::ops::{
     Refused, RoomChange, RoomInfo, Sha256,
 };
 use downstream::protocol::{Target, Timestamp, UserName};
+use downstream::session::ConnId;
+
+use crate::exchanges::Exchanges;
 
 pub struct Message {
     pub id: u64,
@@ -71,6 +74,7 @@ pub struct Model {
     pub known: BTreeMap<(AccountId, ConversationId), String>,
     pub by_body: HashMap<Arc<str>, Vec<(ConversationId, usize)>>,
     posts: HashMap<(AccountId, String), Post>,
+    pub exchanges: Exchanges,
     /// Retention has deleted something: counts are not known any more.
     pub swept: bool,
 }
@@ -83,11 +87,25 @@ impl Model {
         &mut self,
         op: &Op,
         result: &Result<Outcome, Refused>,
+        from: Option<ConnId>,
         passwords: &BTreeMap<[u8; 32], String>,
         news: &mut Vec<News>,
     ) -> Checked<()> {
         self.index += 1;
-        let Ok(outcome) = result else { return Ok(()) };
+        let room_of_roster = match op {
+            Op::AddRoster { account, room, .. } => self.room_of(*account, room.as_str()),
+            _ => None,
+        };
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(refused) => return self.exchanges.refused(op, *refused, room_of_roster),
+        };
+        if let Outcome::RosterAdded(added) = outcome
+            && room_of_roster != Some(added.room.id)
+        {
+            return Err(format!("an entry in {} by a stranger", added.room.name));
+        }
+        self.exchanges.committed(op, outcome, from)?;
         match (op, outcome) {
             (Op::Register { name, verifier, .. }, Outcome::Registered(id)) => {
                 let password = passwords.get(&verifier.hash).cloned().unwrap_or_default();
@@ -127,6 +145,10 @@ impl Model {
                 let conversation = self.conversations.entry(id).or_default();
                 if conversation.room.as_ref() != Some(room) || joined.last.0 < conversation.log.len() as u64 {
                     *conversation = Conversation::default(); // a number that is used again
+                    self.exchanges.room_made(id);
+                }
+                if matches!(op, Op::CreateRoom { .. }) {
+                    self.exchanges.room_made(id);
                 }
                 conversation.room = Some(room.clone());
                 if conversation.members.insert(*account) != joined.entered {
@@ -193,6 +215,14 @@ impl Model {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The room of this name that an account is in.
+    pub fn room_of(&self, account: AccountId, name: &str) -> Option<ConversationId> {
+        let is = |found: &Conversation| {
+            found.members.contains(&account) && found.room.as_ref().is_some_and(|room| room.name.as_str() == name)
+        };
+        self.conversations.iter().find(|(_, found)| is(found)).map(|(id, _)| *id)
     }
 
     fn account(&mut self, id: AccountId) -> Checked<&mut Account> {
@@ -315,6 +345,11 @@ impl Model {
     /// Before the core hears of it: what it may say from now on.
     pub fn telling(&mut self, op: &Op, result: &Result<Outcome, Refused>) {
         match (op, result) {
+            (_, Ok(Outcome::Signalled(stored))) => {
+                if let Some(signal) = self.exchanges.signals.get_mut(&(stored.receiver.id, stored.id)) {
+                    signal.answered = true;
+                }
+            }
             (Op::CreateRoom { account, .. } | Op::JoinRoom { account, .. }, Ok(Outcome::Joined(joined))) => {
                 self.known.insert((*account, joined.room.id), joined.room.name.to_string());
             }
@@ -385,6 +420,13 @@ impl Model {
 
     /// A read was answered from what is committed now.
     pub fn looked_up(&self, query: &Query, answer: &Answer) -> Checked<()> {
+        let room = match query {
+            Query::Roster { account, room, .. } => {
+                Some(self.room_of(*account, room.as_str()).ok_or("a roster was read by a stranger")?)
+            }
+            _ => None,
+        };
+        self.exchanges.looked_up(query, answer, room)?;
         if self.swept {
             return Ok(());
         }

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
-use downstream::ops::{AccountId, ConversationId, Op, Outcome, Refused, Sha256};
+use downstream::ops::{AccountId, Answer, ConversationId, Op, Outcome, Query, Refused, Sha256};
 use downstream::protocol::{Target, Timestamp};
 use downstream::session::ConnId;
 
 use crate::backend::Written;
+use crate::exchanges::{rows_of_answer, rows_of_outcome};
 use crate::model::{Message, Model, News};
 use crate::wire::ServerLine;
 
@@ -39,6 +40,12 @@ pub enum Kind {
     Unwatch(Vec<String>),
     FetchUnread,
     FetchPage,
+    Signal {
+        user: String,
+        body: String,
+    },
+    /// Commands whose rows are exactly what the store answered.
+    Rows,
     Other,
 }
 
@@ -75,6 +82,11 @@ pub struct Login {
     written: VecDeque<(u64, ConversationId, u64)>,
     /// What it was sent as an event or by `/fetch`.
     sent: BTreeSet<(ConversationId, u64)>,
+    /// Signals that it must get.
+    signals: BTreeSet<u64>,
+    /// Signals that were acknowledged before they were sent: it may get them.
+    late_signals: BTreeSet<u64>,
+    last_signal: u64,
 }
 
 /// One connection, seen from outside.
@@ -104,6 +116,8 @@ pub struct Oracle {
     pub delivered: u64,
     /// Tokens that were shown, with whose they are.
     pub tokens: Vec<(String, String)>,
+    /// The rows that the reply under way on a connection must have.
+    rows: BTreeMap<ConnId, Vec<String>>,
 }
 
 type Checked = Result<(), String>;
@@ -169,7 +183,15 @@ impl Oracle {
 
     pub fn committed(&mut self, written: &Written, passwords: &BTreeMap<[u8; 32], String>) -> Checked {
         let mut news = Vec::new();
-        self.model.committed(&written.op, &written.result, passwords, &mut news)?;
+        self.model.committed(&written.op, &written.result, written.owner, passwords, &mut news)?;
+        self.rows.extend(written.owner.zip(written.result.as_ref().ok().and_then(rows_of_outcome)));
+        if let (Op::DropSignal { account, id }, Ok(_)) = (&written.op, &written.result) {
+            for login in self.views.values_mut().filter_map(|view| view.login.as_mut()) {
+                if login.account == *account && login.signals.remove(id) {
+                    login.late_signals.insert(*id);
+                }
+            }
+        }
         match &written.result {
             Ok(Outcome::SessionOpened(opened)) => self.opening(written.owner, opened.account),
             Ok(Outcome::Registered(account)) => self.opening(written.owner, *account),
@@ -222,6 +244,9 @@ impl Oracle {
             touched: false,
             written: VecDeque::new(),
             sent: BTreeSet::new(),
+            signals: BTreeSet::new(),
+            late_signals: BTreeSet::new(),
+            last_signal: 0,
         });
     }
 
@@ -259,6 +284,31 @@ impl Oracle {
             self.shown.retain(|(owner, conversation, id)| {
                 *owner != account || markers.get(&(*owner, *conversation)).is_none_or(|marker| id > marker)
             });
+        }
+    }
+
+    /// A read was answered.
+    pub fn looked_up(&mut self, owner: Option<ConnId>, query: &Query, answer: &Answer) -> Checked {
+        self.rows.extend(owner.zip(rows_of_answer(query, answer)));
+        self.model.looked_up(query, answer)
+    }
+
+    /// Before the core is told.
+    pub fn telling(&mut self, owner: Option<ConnId>, op: &Op, result: &Result<Outcome, Refused>) {
+        self.model.telling(op, result);
+        let Ok(Outcome::Signalled(stored)) = result else { return };
+        let waits = self.model.exchanges.waiting(stored.receiver.id).any(|(id, _)| id == stored.id);
+        for (conn, view) in &mut self.views {
+            let login = view.login.as_mut().filter(|login| login.ready && login.account == stored.receiver.id);
+            if let Some(login) = login
+                && owner != Some(*conn)
+            {
+                if waits {
+                    login.signals.insert(stored.id)
+                } else {
+                    login.late_signals.insert(stored.id)
+                };
+            }
         }
     }
 
@@ -423,6 +473,22 @@ impl Oracle {
                     view.watching.retain(|name| !names.contains(name));
                 }
             }
+            Kind::Signal { user, body } => {
+                let found = self.model.exchanges.signal_by_body.get(body.as_str());
+                let (to, id) = found.ok_or("acknowledged, but not stored")?;
+                let name = self.model.accounts.get(to).map_or("", |account| account.name.as_str());
+                let signal = self.model.exchanges.signals.get(&(*to, *id)).filter(|signal| signal.answered);
+                let fits = name == user && read.number("id")? == *id;
+                if !fits || signal.is_none_or(|signal| read.key("time") != Some(&*signal.time.to_string())) {
+                    return wrong("acknowledged as another, or too early");
+                }
+            }
+            Kind::Rows => {
+                let expected = self.rows.remove(&conn).ok_or("rows that nobody read")?;
+                if *rows != expected {
+                    return wrong(format!("{} rows, not the {} that were read", rows.len(), expected.len()));
+                }
+            }
             Kind::FetchUnread | Kind::FetchPage => return self.fetched(conn, &given, read, rows),
             Kind::Other => {
                 let name = self.view(conn).and_then(|view| view.login.as_ref()).map(|login| login.name.clone());
@@ -435,6 +501,9 @@ impl Oracle {
     fn refused(&mut self, conn: ConnId, given: &Given, read: &ServerLine<'_>) -> Checked {
         match &given.kind {
             Kind::Msg { body, .. } if self.model.by_body.contains_key(body.as_str()) => {
+                return wrong(format!("refused as {}, but stored", read.words[1]));
+            }
+            Kind::Signal { body, .. } if self.model.exchanges.signal_by_body.contains_key(body.as_str()) => {
                 return wrong(format!("refused as {}, but stored", read.words[1]));
             }
             Kind::Enter { .. } | Kind::Register { .. } => {
@@ -514,6 +583,7 @@ impl Oracle {
                 return Ok(());
             }
             "msg" => return self.message_event(conn, read),
+            "signal" => return self.signal_event(conn, read),
             _ => {}
         }
         let Some(login) = view.login.as_mut().filter(|login| login.ready) else {
@@ -529,6 +599,16 @@ impl Oracle {
                 Ok(())
             }
             "unread" => wrong("an unread event without a login"),
+            "roster" => {
+                let room = self.model.room_of(account, read.word(1)?).filter(|_| in_room(read.word(1).unwrap_or("")));
+                let last = room.map_or(0, |room| self.model.exchanges.last_epoch(room));
+                // Who has left by now, where the core does not know yet, still hears it.
+                if room.is_none() && in_room(read.word(1)?) || read.word(2)?.parse::<usize>().is_ok_and(|e| e <= last) {
+                    Ok(())
+                } else {
+                    wrong("a roster of others, or an entry that is not there")
+                }
+            }
             "join" | "leave" | "kick" | "unban" | "op" | "deop" | "topic" => {
                 if in_room(read.word(1)?) {
                     Ok(())
@@ -569,6 +649,28 @@ impl Oracle {
             }
             _ => Ok(()),
         }
+    }
+
+    fn signal_event(&mut self, conn: ConnId, read: &ServerLine<'_>) -> Checked {
+        let (id, time, sender, body) = read.signal()?;
+        let Some(view) = self.views.get_mut(&conn) else { return Ok(()) };
+        let Some(login) = view.login.as_mut().filter(|login| login.ready) else {
+            return wrong("a signal for nobody");
+        };
+        let Some(signal) = self.model.exchanges.signals.get(&(login.account, id)) else {
+            return wrong("a signal that is not stored");
+        };
+        if (signal.time, &*signal.sender, &*signal.body) != (time, sender, body) || !signal.answered {
+            return wrong("a signal before its commit, or another");
+        }
+        if signal.from == Some(conn) {
+            return wrong("its own signal");
+        }
+        if id <= login.last_signal || !(login.signals.remove(&id) || login.late_signals.remove(&id)) {
+            return wrong("a signal a second time, out of order, or from before the login");
+        }
+        login.last_signal = id;
+        Ok(())
     }
 
     fn message_event(&mut self, conn: ConnId, read: &ServerLine<'_>) -> Checked {
@@ -657,6 +759,9 @@ impl Oracle {
         let Some(view) = self.view(conn).filter(|view| !view.closing) else { return Ok(()) };
         if let Some(given) = view.expected.front() {
             return wrong(format!("{} was never answered", given.head));
+        }
+        if let Some(login) = view.login.as_ref().filter(|login| !login.signals.is_empty()) {
+            return wrong(format!("never got the signals {:?}", login.signals));
         }
         let mut due = view.login.iter().flat_map(|login| &login.due);
         match due.find(|(_, due)| !due.is_empty()) {

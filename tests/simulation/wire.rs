@@ -1,6 +1,6 @@
 //! Server lines as protocol.md describes them, read by rules of their own.
 
-use downstream::protocol::{Code, RoomName, Target, Timestamp, UserName};
+use downstream::protocol::{Code, DeviceName, RoomName, Target, Timestamp, UserName};
 
 /// A server line, split.
 #[derive(Debug)]
@@ -92,6 +92,17 @@ impl<'a> ServerLine<'a> {
                     .ok_or("an empty unread")?;
                 no_text()
             }
+            "signal" => self.counts(4, 4).and(self.signal().map(drop)),
+            "roster" => {
+                self.word(2)?.parse::<u32>().map_err(|e| e.to_string())?;
+                self.counts(3, 3).and(room(1)).and(no_text())
+            }
+            "keys-low" => {
+                let device = self.key("device").and_then(DeviceName::parse);
+                device.ok_or("no device")?;
+                (self.number("opk")? < 25 || self.number("pqk")? < 25).then_some(()).ok_or("nothing is low")?;
+                self.counts(4, 4).and(no_text())
+            }
             "join" => self.counts(3, 3).and(room(1)).and(user(2)).and(no_text()),
             "leave" => self.counts(3, 3).and(room(1)).and(user(2)),
             "kick" | "ban" => self.counts(4, 4).and(room(1)).and(user(2)).and(user(3)),
@@ -128,6 +139,14 @@ impl<'a> ServerLine<'a> {
         Target::parse(self.word(3)?).map_err(|e| e.to_string())?;
         UserName::parse(self.word(4)?).map_err(|e| e.to_string())?;
         Ok((id, time, self.word(3)?, self.word(4)?, self.text.ok_or("no body")?))
+    }
+
+    /// The parts of `signal ID TIME SENDER :BODY`.
+    pub fn signal(&self) -> Result<(u64, Timestamp, &'a str, &'a str), String> {
+        let id = self.word(1)?.parse().map_err(|_| "no id")?;
+        let time = Timestamp::parse(self.word(2)?).ok_or("no time")?;
+        UserName::parse(self.word(3)?).map_err(|e| e.to_string())?;
+        Ok((id, time, self.word(3)?, self.text.ok_or("no body")?))
     }
 
     /// Checks the form of an `ERR`; `words[0]` is the head.

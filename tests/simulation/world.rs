@@ -91,7 +91,9 @@ impl World {
             retention_days: retention.then_some(1),
         };
         let unreadable = if rng.one_in(4) { 8 } else { 200 };
-        let accounts = rng.within(6, 24);
+        // In some worlds most lines are of programs that encrypt, and fewer people have more of them.
+        let programs = if rng.one_in(3) { 70 } else { 10 };
+        let accounts = if programs > 50 { rng.within(2, 6) } else { rng.within(6, 24) };
         let rooms = rng.within(2, 10);
         let body_max = if rng.one_in(2) { 98_304 } else { 20_000 };
         let mut chance = Rng::new(rng.next());
@@ -105,7 +107,7 @@ impl World {
             rng,
             oracle: Oracle::default(),
             backend: Backend::new(),
-            people: People::new(accounts, rooms, body_max),
+            people: People::new(accounts, rooms, body_max, programs),
             settings,
             conns: BTreeMap::new(),
             generations: Vec::new(),
@@ -406,7 +408,7 @@ impl World {
     fn tell_write(&mut self) {
         let Some(Written { ticket, owner, op, result }) = self.backend.written.pop_front() else { return };
         self.trace.note(owner, format_args!("answer to {op:?}"));
-        self.oracle.model.telling(&op, &result);
+        self.oracle.telling(owner, &op, &result);
         self.handle(owner, Input::Stored(ticket, Done::Op(result.clone())));
         self.oracle.told(&op, &result);
         for (name, token) in std::mem::take(&mut self.oracle.tokens) {
@@ -419,7 +421,7 @@ impl World {
         let fails = self.faults && self.rng.one_in(self.unreadable);
         let answer = if fails { Err(Refused::Internal) } else { self.backend.engine.answer(&what) };
         if let Ok(answer) = &answer {
-            let judged = self.oracle.model.looked_up(&what, answer);
+            let judged = self.oracle.looked_up(owner, &what, answer);
             self.check(owner, judged);
         }
         self.backend.answers.push_back(Read { ticket, owner, what: Done::Query(answer) });

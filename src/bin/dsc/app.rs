@@ -18,6 +18,7 @@ mod receive;
 mod rooms;
 mod send;
 mod shown;
+mod take;
 #[cfg(test)]
 mod tests;
 
@@ -26,8 +27,8 @@ pub(crate) use self::filter::ByHand;
 pub(crate) use self::identity::{
     Number, draw_account, looks_like_words, number_of, own_number, seed_from_words, seed_words,
 };
-pub(crate) use self::keys::{NewKeys, new_keys, publish_lines};
-pub(crate) use self::link::{LOOK_EVERY, Waiting};
+pub(crate) use self::keys::{new_keys, publish_lines};
+pub(crate) use self::link::LOOK_EVERY;
 pub(crate) use self::receive::{Reading, account as own_name};
 pub(crate) use self::rooms::Member;
 pub(crate) use self::send::Content;

@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 #![expect(unreachable_pub, reason = "a binary: `pub` means open to the other modules of dsc")]
-#![allow(dead_code, reason = "until all commands are built")]
 
 mod app;
 mod cli;

@@ -11,13 +11,11 @@ pub(crate) mod open;
 pub(crate) mod trust;
 mod wire;
 
-#[cfg(all(test, feature = "daemon"))]
-mod tests;
-
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use downstream::protocol::{Hello, LineFault, LineSplitter};
+use downstream::protocol::answer::SERVER_LINE_MAX;
+use downstream::protocol::{Hello, LineFault, LineSplitter, escaped};
 
 use self::dialogue::{Admitted, Dialogue};
 use self::wire::{End, Fault, Turn, Wire};
@@ -27,6 +25,9 @@ pub(crate) use self::endpoint::Endpoint;
 pub(crate) use self::open::OpenError;
 pub(crate) use self::trust::{FirstUse, Trust};
 
+/// How long each address of a server may take to answer, and then the handshake with the greeting: patient
+/// with a bad line, and short for who waits at a terminal.
+pub(crate) const OPEN_TIME: Duration = Duration::from_secs(15);
 /// How long a server may be silent, with no byte in either direction, while it owes an answer. The
 /// slowest thing it does is to hash a password behind some hundred others.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
@@ -89,8 +90,9 @@ struct Times {
 }
 
 impl Connection {
-    /// Connects to a server, judges its certificate and is greeted. Each address of its name has `timeout`,
-    /// and then the handshake with the greeting.
+    /// Connects to a server, judges its certificate and is greeted. Each address of its name has `timeout`
+    /// ([`OPEN_TIME`] for people), and then the handshake with the greeting; resolving the name takes what
+    /// the system's resolver takes.
     ///
     /// # Errors
     /// [`OpenError`]; nothing was said to the server but TLS.
@@ -262,7 +264,7 @@ impl Connection {
             }
         };
         // Nothing behind such a line means anything.
-        self.lines = LineSplitter::new(0);
+        self.lines = LineSplitter::new(SERVER_LINE_MAX);
         Err(self.fail(format!("the server does not keep to the protocol: {why}")))
     }
 
@@ -289,7 +291,7 @@ impl Connection {
 }
 
 fn explain(fault: &Fault) -> String {
-    downstream::protocol::escaped(&fault.to_string())
+    escaped(&fault.to_string())
 }
 
 impl Server for Connection {
@@ -306,3 +308,8 @@ impl std::fmt::Debug for Connection {
             .finish_non_exhaustive()
     }
 }
+
+// They make certificates, with what the daemon makes its own with.
+#[cfg(feature = "daemon")]
+#[cfg(test)]
+mod tests;

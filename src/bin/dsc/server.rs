@@ -13,6 +13,11 @@ pub trait Server {
     /// [`Lost`].
     fn ask_all(&mut self, commands: &[&str]) -> Result<Vec<Answer>, Lost>;
 
+    /// Whether there is nobody to answer: then every question becomes a command for a person to type.
+    fn is_offline(&self) -> bool {
+        false
+    }
+
     /// One command.
     ///
     /// # Errors

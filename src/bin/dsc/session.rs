@@ -1,7 +1,5 @@
 //! The key store of the home and a logged-in connection: what most commands begin with.
 
-use std::time::Duration;
-
 use downstream::e2e::keyslot::Cost;
 use downstream::protocol::{Password, UserName};
 use zeroize::Zeroizing;
@@ -9,12 +7,10 @@ use zeroize::Zeroizing;
 use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::event::Event;
-use crate::net::{Connection, Endpoint, Trust};
+use crate::net::{Connection, Endpoint, OPEN_TIME, Trust};
 use crate::server::{Refusal, Reply, Server as _};
 use crate::store::{Profile, Status, Store, StoreError, Token};
 
-/// How long each address of a server has to answer, and the server to greet.
-const CONNECT_TIME: Duration = Duration::from_secs(20);
 /// How often a person may mistype the passphrase.
 const PASSPHRASE_TRIES: usize = 3;
 /// The file of servers that were met, in the home.
@@ -102,7 +98,7 @@ impl Context {
         let known = self.home.join(KNOWN_SERVERS);
         let ca = self.ca().map(std::path::Path::to_owned);
         let trust = Trust { known, ca, pin: self.options.pin };
-        let opened = Connection::open(server, &trust, CONNECT_TIME)?;
+        let opened = Connection::open(server, &trust, OPEN_TIME)?;
         if let Some(first) = opened.first_use {
             let (kind, subject) = ("server-first-use".to_owned(), Some(first.endpoint.to_string()));
             self.out.show(&Event::Notice { kind, subject, text: first.to_string() })?;

@@ -6,8 +6,9 @@
 mod escape;
 mod qr;
 mod text;
+mod wire;
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 
 use anstream::AutoStream;
 use downstream::protocol::Timestamp;
@@ -19,6 +20,7 @@ use crate::event::Event;
 pub use escape::{json_escaped, line as escaped};
 pub use qr::qr;
 pub use text::{Layout, Style, line};
+pub use wire::{message_line, wire_line};
 
 /// Where everything that is printed goes through. A small value: copied wherever it is needed.
 #[derive(Debug, Clone, Copy)]
@@ -51,11 +53,6 @@ impl Output {
     /// Whether programs read this.
     pub fn is_json(&self) -> bool {
         self.json
-    }
-
-    /// Whether only what was asked for is wanted.
-    pub fn is_quiet(&self) -> bool {
-        self.quiet
     }
 
     /// Shows one event, at once.
@@ -100,11 +97,6 @@ impl Output {
     pub fn qr(&self, content: &str) -> Result<(), Failure> {
         let [paint, _] = self.paint;
         self.print(&qr(content, paint)?)
-    }
-
-    /// Whether standard output is a terminal.
-    pub fn is_terminal(&self) -> bool {
-        io::stdout().is_terminal()
     }
 
     /// Says why the program ends. There is nobody left to tell if this fails.

@@ -17,7 +17,7 @@
 //!
 //! # What the file shows without the key
 //!
-//! Values are sealed with their table and row (docs/encryption.md, "Key store"); what moves does not
+//! Values are sealed with their table and row ([`downstream::e2e::keyslot`]); what moves does not
 //! open. Names, targets and numbers of look-ups stand inside, or as keyed hashes. What remains visible:
 //! how many contacts, sessions, rooms and conversations there are, how long their rows are, and of each
 //! history entry its conversation (a number), the server's number in it and its time. Equal keyed hashes
@@ -54,12 +54,18 @@ use self::slots::Slots;
 use self::vault::Vault;
 
 pub use self::error::StoreError;
-pub use self::history::{Entry, HISTORY_MAX, Recorded, What};
+pub use self::history::{Entry, What};
+#[cfg(test)]
+pub use self::history::Recorded;
 pub use self::home::prepare;
-pub use self::outbox::{HELD_BYTES, HELD_KEEP_MS, HELD_MAX, Held, Line, OUTBOX_BYTES, OUTBOX_MAX, Outgoing};
+#[cfg(test)]
+pub use self::outbox::{HELD_BYTES, HELD_KEEP_MS, HELD_MAX, OUTBOX_BYTES, OUTBOX_MAX};
+pub use self::outbox::{Held, Line, Outgoing};
 pub use self::profile::{Profile, Token};
 pub use self::slots::Passphrase;
-pub use self::tx::{BUNDLE_KEEP_MS, BUNDLES_MAX, Tx};
+pub use self::tx::Tx;
+#[cfg(test)]
+pub use self::tx::{BUNDLE_KEEP_MS, BUNDLES_MAX};
 pub use self::vault::OsRandom;
 
 /// The database.
@@ -111,7 +117,7 @@ impl Store {
         let new = home::unfinished(&path);
         home::remove(&journal(&new))?;
         drop(home::make(&new)?);
-        schema::migrate(&mut schema::connect(&new)?, &vault)?;
+        schema::create(&mut schema::connect(&new)?, &vault)?;
         slots::write(home, vault.dek(), passphrase, cost)?;
         home::rename(&new, &path)?;
         Store::ready(home, vault)
@@ -135,11 +141,8 @@ impl Store {
             if !home::exists(&new)? {
                 return Err(StoreError::damaged("store.db is missing"));
             }
-            schema::check_key(&schema::connect(&new)?, &vault)?;
+            drop(connect(&new, &vault)?);
             home::rename(&new, &path)?;
-        }
-        if passphrase.is_some() {
-            slots::remove_other(home, passphrase)?;
         }
         slots::tidy(home)?;
         Store::ready(home, vault)
@@ -215,11 +218,10 @@ impl Store {
     }
 }
 
-/// Opens the database under the lock and brings it to the newest version.
+/// Opens a database under the lock, checks that it is of this key, and brings it to the newest version.
 fn connect(path: &Path, vault: &Vault) -> Result<(Connection, (u64, u64)), StoreError> {
     let mut sql = schema::connect(path)?;
     schema::migrate(&mut sql, vault)?;
-    schema::check_key(&sql, vault)?;
     Ok((sql, home::identity(path)?))
 }
 

@@ -199,6 +199,7 @@ fn who_runs_out_of_keys_is_told_once_for_each_bundle_that_took_one() {
     let mut told = |pools| sent(&bench.take(conn, pools, true), other);
     assert_eq!(told(left(25, 25)), "");
     assert_eq!(told(left(24, 25)), format!("* keys-low device={DEVICE} opk=24 pqk=25\n"));
+    assert_eq!(told(left(24, 70)), "", "the other pool is as little low as it was");
     assert_eq!(told(left(0, 0)), format!("* keys-low device={DEVICE} opk=0 pqk=0\n"));
     assert_eq!(told(left(0, 0)), "", "nothing more was taken");
     let effects = bench.line(owner, &format!("/keys put {}", "ARABAgMEBQYHCAkKCwwNDg8Q"));

@@ -88,7 +88,8 @@ impl Client<'_> {
                             if wanted == Some(first) {
                                 return Err(failure);
                             }
-                            let text = format!("a message to {target} that waited was refused and is dropped: {failure}");
+                            let text =
+                                format!("a message to {target} that waited was refused and is dropped: {failure}");
                             self.say(&notice("dropped", Some(target.as_str()), text))?;
                         }
                         Err(refusal) => return Err(refusal.into()),

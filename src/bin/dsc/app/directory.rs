@@ -37,9 +37,9 @@ impl Shown {
             ["keys", of, _, base64] if *of == user => match armour::unbase64(base64) {
                 Ok(bundle) => {
                     // A bundle begins with its certificate, length first.
-                    let cert = bundle.split_first_chunk::<2>().and_then(|(len, rest)| {
-                        rest.get(..usize::from(u16::from_be_bytes(*len)))
-                    });
+                    let cert = bundle
+                        .split_first_chunk::<2>()
+                        .and_then(|(len, rest)| rest.get(..usize::from(u16::from_be_bytes(*len))));
                     self.certs.extend(cert.map(<[u8]>::to_vec));
                     self.bundles.push(bundle);
                 }
@@ -91,9 +91,9 @@ impl Client<'_> {
             let known = state(tx)?;
             match known.learn(user, list, &certs, now()) {
                 Ok((change, news)) => {
-                    let first = !known.contacts.contains_key(user);
+                    let before = known.contacts.get(user).map(|contact| contact.list().is_some());
                     tx.apply(change);
-                    Ok((news_of(tx, user, first, &news)?, Ok(())))
+                    Ok((news_of(tx, user, before, &news)?, Ok(())))
                 }
                 Err(error) => {
                     let (event, failure) = refused(known, user, error);
@@ -210,7 +210,11 @@ impl Client<'_> {
             let new = change.contacts.first().map(|contact| *contact.aik());
             let old = known.contacts.get(user);
             if old.map(|contact| *contact.aik()) == new {
-                return Ok(vec![notice("unchanged", Some(user.as_str()), format!("{user} has the identity that is pinned"))]);
+                return Ok(vec![notice(
+                    "unchanged",
+                    Some(user.as_str()),
+                    format!("{user} has the identity that is pinned"),
+                )]);
             }
             let Some(new) = new else { return Err(no_keys_of(user)) };
             let number = downstream::e2e::number::safety_number((known.me.user(), known.me.aik()), (user, &new));
@@ -218,19 +222,31 @@ impl Client<'_> {
             let wanted: String = digits.unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
             let first: String = number.chars().take(10).collect();
             if digits.is_none() {
-                return Err(Failure::new(Exit::IdentityChanged, format!("the new safety number with {user} is {grouped}"))
-                    .hint(format!("compare it with {user}; if it is theirs: `dsc trust {user} --accept {first}`")));
+                return Err(Failure::new(
+                    Exit::IdentityChanged,
+                    format!("the new safety number with {user} is {grouped}"),
+                )
+                .hint(format!("compare it with {user}; if it is theirs: `dsc trust {user} --accept {first}`")));
             }
             if wanted != first {
                 return Err(Failure::usage(format!("these are not the first ten digits of the new number, {grouped}"))
                     .hint("compare the number with them by another way, then give its first ten digits"));
             }
             if old.is_some_and(downstream::e2e::contact::Contact::verified) && !was_verified {
-                return Err(Failure::new(Exit::IdentityChanged, format!("{user} was verified; a verified identity does not change by itself"))
-                    .hint(format!("if they told you that they began anew: `dsc trust {user} --accept {first} --was-verified`")));
+                return Err(Failure::new(
+                    Exit::IdentityChanged,
+                    format!("{user} was verified; a verified identity does not change by itself"),
+                )
+                .hint(format!(
+                    "if they told you that they began anew: `dsc trust {user} --accept {first} --was-verified`"
+                )));
             }
             tx.apply(change);
-            Ok(vec![notice("trusted", Some(user.as_str()), format!("the new identity of {user} is pinned, unverified: {grouped}"))])
+            Ok(vec![notice(
+                "trusted",
+                Some(user.as_str()),
+                format!("the new identity of {user} is pinned, unverified: {grouped}"),
+            )])
         })?;
         self.say_all(&events)
     }
@@ -241,16 +257,17 @@ fn clone_of(shown: &Shown) -> Shown {
 }
 
 pub(super) fn no_keys_of(user: &User) -> Failure {
-    Failure::new(Exit::NoSession, format!("{user} has no keys: nothing can be sent to them end to end"))
-        .hint("they have to run `dsc init` (or `dsc register`) once; `--plain` sends clear text, which the server can read")
+    Failure::new(Exit::NoSession, format!("{user} has no keys: nothing can be sent to them end to end")).hint(
+        "they have to run `dsc init` (or `dsc register`) once; `--plain` sends clear text, which the server can read",
+    )
 }
 
-/// What is said about a list that was taken in.
-fn news_of(tx: &Tx<'_>, user: &User, first: bool, news: &ListChange) -> Result<Vec<Event>, Failure> {
+/// What is said about a list that was taken in. `before`: whether the account was known, and a list of it.
+fn news_of(tx: &Tx<'_>, user: &User, before: Option<bool>, news: &ListChange) -> Result<Vec<Event>, Failure> {
     let state = state(tx)?;
     let mut events = Vec::new();
     let own = user == state.me.user();
-    if first && !own {
+    if before.is_none() && !own {
         let number = number_with(state, user).unwrap_or_default();
         events.push(notice(
             "first-contact",
@@ -259,16 +276,26 @@ fn news_of(tx: &Tx<'_>, user: &User, first: bool, news: &ListChange) -> Result<V
         ));
         return Ok(events);
     }
-    for device in &news.added {
+    // The first list of somebody who wrote before it was fetched: nothing in it is new.
+    let added = if before == Some(true) || own { news.added.as_slice() } else { &[] };
+    for device in added {
         let address = Address { user: user.clone(), device: *device };
         if address != *state.me.address() {
             let whose = if own { "your account".to_owned() } else { user.to_string() };
-            events.push(notice("new-device", Some(user.as_str()), format!("new device of {whose}: {}", full(tx, &address)?)));
+            events.push(notice(
+                "new-device",
+                Some(user.as_str()),
+                format!("new device of {whose}: {}", full(tx, &address)?),
+            ));
         }
     }
     for device in &news.dropped {
         let address = Address { user: user.clone(), device: *device };
-        events.push(notice("device-gone", Some(user.as_str()), format!("{user} no longer lists the device {}", full(tx, &address)?)));
+        events.push(notice(
+            "device-gone",
+            Some(user.as_str()),
+            format!("{user} no longer lists the device {}", full(tx, &address)?),
+        ));
     }
     Ok(events)
 }
@@ -290,16 +317,25 @@ fn refused(state: &State, user: &User, error: ListError) -> (Event, Failure) {
             };
             (alarm("identity-changed", name, text), identity_changed(name))
         }
-        ListError::Refused(downstream::e2e::error::Error::Identity) => {
-            (alarm("identity-changed", name, format!("the server shows keys of another identity for {user}")), identity_changed(name))
-        }
+        ListError::Refused(downstream::e2e::error::Error::Identity) => (
+            alarm("identity-changed", name, format!("the server shows keys of another identity for {user}")),
+            identity_changed(name),
+        ),
         ListError::Equivocation => (
-            alarm("two-lists", name, format!("the server shows two device lists of {user}, or an old one: nothing is sent to them")),
+            alarm(
+                "two-lists",
+                name,
+                format!("the server shows two device lists of {user}, or an old one: nothing is sent to them"),
+            ),
             Failure::new(Exit::IdentityChanged, format!("the server shows two device lists of {user}"))
                 .hint("somebody hides or adds devices; ask them and the operator of the server"),
         ),
         ListError::DuplicateDevice => (
-            alarm("duplicate-device", name, format!("the device list of {user} names one device twice: nothing is sent to them")),
+            alarm(
+                "duplicate-device",
+                name,
+                format!("the device list of {user} names one device twice: nothing is sent to them"),
+            ),
             Failure::new(Exit::IdentityChanged, format!("the device list of {user} names one device twice")),
         ),
         ListError::Refused(error) => (

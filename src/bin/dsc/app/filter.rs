@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use downstream::e2e::error::Error;
 use downstream::protocol::{ServerLine, SignalLine};
 
-use super::receive::{After, LogLine, LogWhat, Taken, Wish, account, give_up, take_line, take_signal, unreadable};
+use super::receive::account;
 use super::shown::entry_event;
+use super::take::{After, LogLine, LogWhat, Taken, Wish, give_up, take_line, take_signal, unreadable};
 use super::{Client, notice};
 use crate::error::Failure;
 use crate::event::Event;
@@ -57,7 +58,10 @@ impl Client<'_> {
             let mut after = After::default();
             let taken = take_line(tx, &me, line, &conversation, &mut after)?;
             Ok(match taken {
-                Taken::Wants(Wish::List(user)) if after.lists.is_empty() && tx.state().is_some_and(|s| s.contacts.get(&user).is_none_or(|c| c.list().is_none())) => {
+                Taken::Wants(Wish::List(user))
+                    if after.lists.is_empty()
+                        && tx.state().is_some_and(|s| s.contacts.get(&user).is_none_or(|c| c.list().is_none())) =>
+                {
                     ByHand::Wants(format!("/keys get {user} only=certs"))
                 }
                 Taken::Wants(Wish::List(_)) => {
@@ -89,7 +93,10 @@ impl Client<'_> {
                 }
                 Some(Taken::Done) => {
                     if after.events.is_empty() {
-                        let text = format!("{} has sent a room's key; `/ack signals {}` erases it at the server", signal.sender, signal.id);
+                        let text = format!(
+                            "{} has sent a room's key; `/ack signals {}` erases it at the server",
+                            signal.sender, signal.id
+                        );
                         after.events.push(notice("signal", Some(signal.sender.as_str()), text));
                     }
                     finished(after)
@@ -102,17 +109,29 @@ impl Client<'_> {
 fn finished(after: After) -> ByHand {
     let mut events = after.events;
     for user in &after.lists {
-        events.push(notice("list-wanted", Some(user.as_str()), format!("before you answer: type /keys get {user} only=certs and give its rows to `dsc import`")));
+        events.push(notice(
+            "list-wanted",
+            Some(user.as_str()),
+            format!("before you answer: type /keys get {user} only=certs and give its rows to `dsc import`"),
+        ));
     }
     if !after.resets.is_empty() {
         let who: BTreeSet<String> = after.resets.iter().map(|(address, _, _)| address.to_string()).collect();
         let who = who.into_iter().collect::<Vec<_>>().join(", ");
-        events.push(notice("reset-wanted", None, format!("the session with {who} is broken: the next `dsc fetch` begins it anew")));
+        events.push(notice(
+            "reset-wanted",
+            None,
+            format!("the session with {who} is broken: the next `dsc fetch` begins it anew"),
+        ));
     }
     let failed = events.iter().any(|event| matches!(event, Event::Unreadable { .. }));
     if failed { ByHand::Failed(events) } else { ByHand::Opened(events) }
 }
 
 fn not_shown(sender: &downstream::protocol::UserName, id: u64) -> Event {
-    notice("not-shown", Some(sender.as_str()), format!("message {id} of {sender} is one's own, or was sealed before this device was listed"))
+    notice(
+        "not-shown",
+        Some(sender.as_str()),
+        format!("message {id} of {sender} is one's own, or was sealed before this device was listed"),
+    )
 }

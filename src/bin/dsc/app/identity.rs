@@ -46,7 +46,10 @@ impl Client<'_> {
         self.transact(|tx| {
             let mut contact = state(tx)?.contacts.get(&subject).cloned().ok_or_else(|| no_keys_of(&subject))?;
             contact.set_verified(true);
-            { tx.set_contact(contact); Ok(()) }
+            {
+                tx.set_contact(contact);
+                Ok(())
+            }
         })?;
         self.say(&notice("verified", Some(user.as_str()), format!("{user} is verified")))
     }
@@ -83,7 +86,10 @@ impl Client<'_> {
         let subject = sealed_user(user)?;
         self.transact(|tx| {
             let address = find_device(tx, &subject, device)?;
-            { tx.set_device_name(&address, name); Ok(()) }
+            {
+                tx.set_device_name(&address, name);
+                Ok(())
+            }
         })
     }
 
@@ -100,7 +106,8 @@ impl Client<'_> {
                 return Err(Failure::usage("this device cannot drop itself").hint("`dsc logout` ends its session"));
             }
             let own = known.contacts.get(&me).ok_or_else(super::no_keys)?;
-            let certs: Vec<Certificate> = own.certs().iter().filter(|cert| *cert.address() != address).cloned().collect();
+            let certs: Vec<Certificate> =
+                own.certs().iter().filter(|cert| *cert.address() != address).cloned().collect();
             relist(tx, &account, certs)
         })?;
         self.publish(&records)?;
@@ -126,7 +133,10 @@ impl Client<'_> {
             }
             (Some(list), Some(seed)) => {
                 let list = DeviceList::verify(list, &name, &seed.public()).map_err(|_| {
-                    Failure::new(Exit::IdentityChanged, format!("the words are not those of {user}: the server shows another identity"))
+                    Failure::new(
+                        Exit::IdentityChanged,
+                        format!("the words are not those of {user}: the server shows another identity"),
+                    )
                 })?;
                 let certs: Vec<Certificate> = shown
                     .certs
@@ -141,7 +151,12 @@ impl Client<'_> {
         self.begin_cursors()
     }
 
-    fn new_account(&mut self, name: &User, seed: Option<SignKey>, before: Option<(&DeviceList, &[Certificate])>) -> Result<NewKeys, Failure> {
+    fn new_account(
+        &mut self,
+        name: &User,
+        seed: Option<SignKey>,
+        before: Option<(&DeviceList, &[Certificate])>,
+    ) -> Result<NewKeys, Failure> {
         let account = match seed {
             Some(seed) => seed,
             None => draw_account()?,
@@ -167,7 +182,9 @@ impl Client<'_> {
                     let value = words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
                     value.and_then(|value| value.parse::<u64>().ok()).unwrap_or(0)
                 };
-                let Some(target) = words.get(1).and_then(|word| downstream::protocol::Target::parse(word).ok()) else { continue };
+                let Some(target) = words.get(1).and_then(|word| downstream::protocol::Target::parse(word).ok()) else {
+                    continue;
+                };
                 let read = if number("count") > 0 { number("first").saturating_sub(1) } else { number("last") };
                 if tx.cursor(&target).is_none() {
                     tx.set_cursor(&target, read);
@@ -201,19 +218,24 @@ pub(crate) fn draw_account() -> Result<SignKey, Failure> {
 fn find_device(tx: &Tx<'_>, user: &User, device: &str) -> Result<Address, Failure> {
     let contact = state(tx)?.contacts.get(user).ok_or_else(|| no_keys_of(user))?;
     let fits = |cert: &&Certificate| {
-        cert.address().device.to_string().starts_with(device) || tx.device_name(cert.address()).as_deref() == Some(device)
+        cert.address().device.to_string().starts_with(device)
+            || tx.device_name(cert.address()).as_deref() == Some(device)
     };
     let mut found = contact.certs().iter().filter(fits).map(Certificate::address);
     match (found.next(), found.next()) {
         (Some(address), None) if !device.is_empty() => Ok(address.clone()),
-        (None, _) => Err(Failure::usage(format!("{user} has no device {device}")).hint(format!("`dsc devices {user}` lists them"))),
+        (None, _) => {
+            Err(Failure::usage(format!("{user} has no device {device}"))
+                .hint(format!("`dsc devices {user}` lists them")))
+        }
         _ => Err(Failure::usage(format!("{device} stands for several devices of {user}")).hint("give more digits")),
     }
 }
 
 /// The account's key as 24 words (BIP 39: 32 bytes and a check sum).
 pub(crate) fn seed_words(account: &SignKey) -> Result<Zeroizing<String>, Failure> {
-    let words = Mnemonic::from_entropy(account.seed().expose()).map_err(|_| Failure::failed("the account's key cannot be written as words"))?;
+    let words = Mnemonic::from_entropy(account.seed().expose())
+        .map_err(|_| Failure::failed("the account's key cannot be written as words"))?;
     Ok(Zeroizing::new(words.to_string()))
 }
 
@@ -223,7 +245,10 @@ pub(crate) fn seed_words(account: &SignKey) -> Result<Zeroizing<String>, Failure
 /// [`Exit::Usage`], which says what is wrong with them.
 pub(crate) fn seed_from_words(text: &str) -> Result<SignKey, Failure> {
     let words = Mnemonic::parse_normalized(&text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase())
-        .map_err(|error| Failure::usage(format!("these are not the words of a seed: {error}")).hint("24 words of the English list, in order"))?;
+        .map_err(|error| {
+            Failure::usage(format!("these are not the words of a seed: {error}"))
+                .hint("24 words of the English list, in order")
+        })?;
     let entropy = Zeroizing::new(words.to_entropy());
     let seed: &[u8; 32] = entropy.as_slice().try_into().map_err(|_| Failure::usage("a seed has 24 words"))?;
     Ok(SignKey::from_seed(&Secret::copy_from(seed)))

@@ -42,13 +42,18 @@ pub(super) fn certify(
 ) -> Result<Certificate, Failure> {
     let begin = now.secs().saturating_sub(DAY);
     let address = downstream::e2e::name::Address { user: user.clone(), device };
-    Certificate::issue(account, &address, dsk, dik, begin, begin + CERTIFICATE_DAYS * DAY)
-        .map_err(|_| Failure::failed("the clock of this machine is out of its range").hint("set the clock and try again"))
+    Certificate::issue(account, &address, dsk, dik, begin, begin + CERTIFICATE_DAYS * DAY).map_err(|_| {
+        Failure::failed("the clock of this machine is out of its range").hint("set the clock and try again")
+    })
 }
 
 /// Makes the keys of an account's first device, or of the one that takes its place: `before` is the list
 /// that the directory shows under the same account key, with its certificates, all of which stay listed.
-pub(crate) fn new_keys(account: &SignKey, user: &User, before: Option<(&DeviceList, &[Certificate])>) -> Result<NewKeys, Failure> {
+pub(crate) fn new_keys(
+    account: &SignKey,
+    user: &User,
+    before: Option<(&DeviceList, &[Certificate])>,
+) -> Result<NewKeys, Failure> {
     let now = now();
     let keys = DeviceKeys::draw(user, &mut Os).map_err(|_| no_random())?;
     let cert = certify(account, user, keys.address.device, &keys.dsk.public(), keys.dik.public(), now)?;
@@ -160,9 +165,8 @@ impl Client<'_> {
     /// looked at.
     pub(crate) fn upkeep(&mut self) -> Result<(), Failure> {
         let (me, device) = {
-            let Some((me, device)) = self.transact(|tx| {
-                Ok(tx.state().map(|state| (state.me.user().clone(), state.me.address().device)))
-            })?
+            let Some((me, device)) =
+                self.transact(|tx| Ok(tx.state().map(|state| (state.me.user().clone(), state.me.address().device))))?
             else {
                 return Ok(());
             };
@@ -226,10 +230,14 @@ impl Client<'_> {
         }
         let adopted = self.transact(|tx| {
             let known = state(tx)?;
-            let listed = known.contacts.get(known.me.user()).and_then(|own| own.device(known.me.address().device)).cloned();
+            let listed =
+                known.contacts.get(known.me.user()).and_then(|own| own.device(known.me.address().device)).cloned();
             match listed {
                 Some(cert) if cert != *known.me.cert() && *cert.aik() == *known.me.aik() => {
-                    let renewed = known.me.renewed(cert).map_err(|_| Failure::failed("the server lists this device with other keys"))?;
+                    let renewed = known
+                        .me
+                        .renewed(cert)
+                        .map_err(|_| Failure::failed("the server lists this device with other keys"))?;
                     tx.set_identity(renewed);
                     Ok(true)
                 }
@@ -249,7 +257,8 @@ impl Client<'_> {
         let records = self.transact(|tx| {
             let now = now();
             let known = state(tx)?;
-            let (Some(account), Some(own)) = (tx.account_key().cloned(), known.contacts.get(known.me.user()).cloned()) else {
+            let (Some(account), Some(own)) = (tx.account_key().cloned(), known.contacts.get(known.me.user()).cloned())
+            else {
                 return Ok(Vec::new());
             };
             let ends_soon = |cert: &Certificate| cert.life().1 < now.secs() + RENEW_BEFORE_DAYS * DAY;
@@ -260,7 +269,11 @@ impl Client<'_> {
             let mut certs = Vec::new();
             for cert in own.certs() {
                 let device = cert.address().device;
-                certs.push(if ends_soon(cert) { certify(&account, &user, device, cert.dsk(), cert.dik(), now)? } else { cert.clone() });
+                certs.push(if ends_soon(cert) {
+                    certify(&account, &user, device, cert.dsk(), cert.dik(), now)?
+                } else {
+                    cert.clone()
+                });
             }
             relist(tx, &account, certs)
         })?;
@@ -288,7 +301,8 @@ pub(super) fn relist(tx: &mut Tx<'_>, account: &SignKey, certs: Vec<Certificate>
     if let Some(cert) = mine
         && cert != me.cert()
     {
-        let renewed = me.renewed(cert.clone()).map_err(|_| Failure::failed("the new certificate does not fit its keys"))?;
+        let renewed =
+            me.renewed(cert.clone()).map_err(|_| Failure::failed("the new certificate does not fit its keys"))?;
         tx.set_identity(renewed);
     }
     let mut records: Vec<Vec<u8>> = Vec::new();

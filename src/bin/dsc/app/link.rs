@@ -61,7 +61,8 @@ impl Client<'_> {
     /// Asks the account's primary device to link this one. The code is to be shown to the person.
     pub(crate) fn link_begin(&mut self, user: &UserName) -> Result<(Waiting, String), Failure> {
         if self.transact(|tx| Ok(tx.state().is_some()))? {
-            return Err(Failure::failed("this device has keys already").hint("use another --home for a second device of one machine"));
+            return Err(Failure::failed("this device has keys already")
+                .hint("use another --home for a second device of one machine"));
         }
         let user = sealed_user(user)?;
         let pending = Pending::begin(&user, now(), &mut Os).map_err(|_| no_random())?;
@@ -169,11 +170,13 @@ impl Client<'_> {
             }
         }
         let Some((signal, request, old)) = found else {
-            return Err(Failure::failed("no device with that code asks to be linked")
-                .hint("check the code; it is good for ten minutes, and the new device has to be logged in as this account"));
+            return Err(Failure::failed("no device with that code asks to be linked").hint(
+                "check the code; it is good for ten minutes, and the new device has to be logged in as this account",
+            ));
         };
         if old {
-            return Err(Failure::failed("the code is older than ten minutes").hint("begin again with `dsc link` on the new device"));
+            return Err(Failure::failed("the code is older than ten minutes")
+                .hint("begin again with `dsc link` on the new device"));
         }
         let device = request.device.to_string();
         confirm(&device)?;
@@ -192,7 +195,11 @@ impl Client<'_> {
                 .values()
                 .filter(|contact| *contact.user() != me)
                 .take(link::PINS_MAX)
-                .map(|contact| PinnedAccount { user: contact.user().clone(), aik: *contact.aik(), verified: contact.verified() })
+                .map(|contact| PinnedAccount {
+                    user: contact.user().clone(),
+                    aik: *contact.aik(),
+                    verified: contact.verified(),
+                })
                 .collect();
             let records = relist(tx, &account, certs)?;
             let list = state(tx)?.contacts.get(&me).and_then(Contact::list).cloned().ok_or_else(super::no_keys)?;

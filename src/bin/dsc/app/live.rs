@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use downstream::protocol::{Fields, RoomName, SignalLine, Target};
 
 use super::Client;
-use super::receive::{LogLine, account};
+use super::receive::account;
+use super::take::LogLine;
 use crate::error::Failure;
 use crate::event::Event;
 

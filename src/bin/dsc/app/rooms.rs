@@ -1,6 +1,8 @@
 //! Rooms: the signed roster decides who is sealed to, the server's membership only who is delivered to.
 //! Every change is written into the roster first.
 
+use std::collections::BTreeSet;
+
 use downstream::e2e::armour;
 use downstream::e2e::contact::Contact;
 use downstream::e2e::error::Error;
@@ -10,7 +12,7 @@ use downstream::e2e::roster_log::{Roster, Skip, Verdict};
 use downstream::protocol::{Fields, RoomName, Target, UserName};
 
 use super::directory::{Learned, no_keys_of};
-use super::{Client, is_sealed_room, Os, alarm, cannot_seal, no_random, notice, now, sealed_room, sealed_user, state};
+use super::{Client, Os, alarm, cannot_seal, is_sealed_room, no_random, notice, now, sealed_room, sealed_user, state};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Row};
 use crate::server::{Answer, Refusal};
@@ -74,7 +76,13 @@ impl Client<'_> {
             if e2e {
                 self.read_roster(&sealed_room(&room)?)?;
             } else if self.transact(|tx| is_sealed_room(tx, &room))? {
-                self.say(&alarm("downgrade", room.as_str(), format!("the server calls {room} a plain room; it is end to end, and nothing is said there in clear")))?;
+                self.say(&alarm(
+                    "downgrade",
+                    room.as_str(),
+                    format!(
+                        "the server calls {room} a plain room; it is end to end, and nothing is said there in clear"
+                    ),
+                ))?;
             }
         }
         Ok(())
@@ -86,12 +94,15 @@ impl Client<'_> {
     /// [`Failure`] of the network; what the entries say is shown.
     pub(super) fn read_roster(&mut self, room: &SealedRoom) -> Result<(), Failure> {
         for _ in 0..PAGES {
-            let after = self.transact(|tx| Ok(tx.state().and_then(|s| s.room_named(room)).map_or(0, |r| r.roster.read())))?;
+            let after =
+                self.transact(|tx| Ok(tx.state().and_then(|s| s.room_named(room)).map_or(0, |r| r.roster.read())))?;
             let answer = self.ask(&format!("/roster {room} after={after}"))?;
             let reply = match answer.reply {
                 Ok(reply) => reply,
                 // Not in the room for the server (any more): nothing to read.
-                Err(Refusal { code, .. }) if matches!(code.as_str(), "not-member" | "no-such-room" | "forbidden") => return Ok(()),
+                Err(Refusal { code, .. }) if matches!(code.as_str(), "not-member" | "no-such-room" | "forbidden") => {
+                    return Ok(());
+                }
                 Err(refusal) => return Err(refusal.into()),
             };
             let rows: Vec<(String, String, String)> = answer.rows.iter().filter_map(|row| roster_row(row)).collect();
@@ -108,9 +119,11 @@ impl Client<'_> {
 
     /// A log that is shorter than what was read of it has been cut.
     fn check_length(&mut self, room: &SealedRoom, last: u32) -> Result<(), Failure> {
-        let read = self.transact(|tx| Ok(tx.state().and_then(|s| s.room_named(room)).map_or(0, |r| r.roster.read())))?;
+        let read =
+            self.transact(|tx| Ok(tx.state().and_then(|s| s.room_named(room)).map_or(0, |r| r.roster.read())))?;
         if last < read {
-            let text = format!("the server shows only {last} of the {read} roster entries of {room} that were read before");
+            let text =
+                format!("the server shows only {last} of the {read} roster entries of {room} that were read before");
             self.say(&alarm("roster-cut", room.as_str(), text))?;
         }
         Ok(())
@@ -118,8 +131,8 @@ impl Client<'_> {
 
     /// Takes in rows of `/roster`: room, place, base64.
     pub(super) fn import_roster_rows(&mut self, rows: &[(String, String, String)]) -> Result<(), Failure> {
-        let events = self.transact(|tx| {
-            let mut events = Vec::new();
+        let (events, newer) = self.transact(|tx| {
+            let (mut events, mut newer) = (Vec::new(), BTreeSet::new());
             for (room, place, base64) in rows {
                 let (Ok(room), Ok(place)) = (SealedRoom::parse(room), place.parse::<u32>()) else { continue };
                 let Ok(raw) = armour::unbase64(base64) else {
@@ -131,18 +144,26 @@ impl Client<'_> {
                     Ok((change, verdict)) => {
                         events.extend(verdict_event(&room, place, begun, &verdict));
                         tx.apply(change);
+                        newer.extend(shows_newer_list(tx, &verdict));
                     }
                     Err(Error::NeedRoster) => {
-                        return Err(Failure::new(Exit::NoSession, format!("entries of the roster of {room} are missing before {place}"))
-                            .hint(format!("type /roster {room} and give its rows to `dsc import`")));
+                        return Err(Failure::new(
+                            Exit::NoSession,
+                            format!("entries of the roster of {room} are missing before {place}"),
+                        )
+                        .hint(format!("type /roster {room} and give its rows to `dsc import`")));
                     }
                     Err(error) => events.push(skipped(&room, place, error.code())),
                 }
             }
-            Ok(events)
+            Ok((events, newer))
         })?;
         let news = !events.is_empty();
         self.say_all(&events)?;
+        if !self.server.is_offline() {
+            // Also what is said to them outside of the room should reach a new device.
+            newer.iter().try_for_each(|user| self.learn_or_alarm(user))?;
+        }
         if news { self.retry_held() } else { Ok(()) }
     }
 
@@ -168,7 +189,13 @@ impl Client<'_> {
     }
 
     /// Makes a room, end to end unless `plain`.
-    pub(crate) fn create(&mut self, room: &RoomName, open: bool, plain: bool, topic: Option<&str>) -> Result<(), Failure> {
+    pub(crate) fn create(
+        &mut self,
+        room: &RoomName,
+        open: bool,
+        plain: bool,
+        topic: Option<&str>,
+    ) -> Result<(), Failure> {
         let topic = topic.map(|topic| format!(" :{topic}")).unwrap_or_default();
         let private = if open { "" } else { " private" };
         if plain {
@@ -207,7 +234,8 @@ impl Client<'_> {
             if refusal.code != "conflict" {
                 return Err(refusal.into());
             }
-            return Err(Failure::failed(format!("{room} has a roster already: somebody else began it")).hint(format!("`dsc join '{room}'`")));
+            return Err(Failure::failed(format!("{room} has a roster already: somebody else began it"))
+                .hint(format!("`dsc join '{room}'`")));
         }
         self.read_roster(&name)
     }
@@ -227,7 +255,9 @@ impl Client<'_> {
         let pinned = self.transact(|tx| is_sealed_room(tx, room))?;
         if reply.key("e2e") != Some("yes") {
             if pinned {
-                return Err(Failure::failed(format!("the server calls {room} a plain room; it is end to end, and nothing is said there in clear")));
+                return Err(Failure::failed(format!(
+                    "the server calls {room} a plain room; it is end to end, and nothing is said there in clear"
+                )));
             }
             return Ok(());
         }
@@ -269,7 +299,13 @@ impl Client<'_> {
     }
 
     /// Does something to a member: in the roster first (of an end-to-end room), then at the server.
-    pub(crate) fn change_member(&mut self, room: &RoomName, user: &UserName, what: Member, reason: Option<&str>) -> Result<(), Failure> {
+    pub(crate) fn change_member(
+        &mut self,
+        room: &RoomName,
+        user: &UserName,
+        what: Member,
+        reason: Option<&str>,
+    ) -> Result<(), Failure> {
         let name = sealed_room(room)?;
         let subject = sealed_user(user)?;
         let sealed = self.transact(|tx| is_sealed_room(tx, room))?;
@@ -283,7 +319,9 @@ impl Client<'_> {
             }
             let needed = self.transact(|tx| {
                 let known = state(tx)?;
-                let found = known.room_named(&name).ok_or_else(|| cannot_seal(downstream::e2e::error::SealError::NeedRoster))?;
+                let found = known
+                    .room_named(&name)
+                    .ok_or_else(|| cannot_seal(downstream::e2e::error::SealError::NeedRoster))?;
                 let member = found.roster.members().iter().find(|member| member.user == subject);
                 Ok(match what {
                     Member::Invite => member.is_none(),
@@ -337,8 +375,9 @@ impl Client<'_> {
     /// Shows the newest own device list in every room whose roster holds an older one, so that members
     /// seal to a new device and not to a dropped one.
     pub(crate) fn announce_devices(&mut self) -> Result<(), Failure> {
-        let rooms: Vec<SealedRoom> =
-            self.transact(|tx| Ok(tx.state().map(|s| s.rooms.values().map(|r| r.roster.name().clone()).collect()).unwrap_or_default()))?;
+        let rooms: Vec<SealedRoom> = self.transact(|tx| {
+            Ok(tx.state().map(|s| s.rooms.values().map(|r| r.roster.name().clone()).collect()).unwrap_or_default())
+        })?;
         rooms.iter().try_for_each(|room| self.announce_in(room))
     }
 
@@ -409,6 +448,14 @@ impl Client<'_> {
     }
 }
 
+/// Whose entry carries a newer device list than the pinned one, under the pinned identity.
+fn shows_newer_list(tx: &Tx<'_>, verdict: &Verdict) -> Option<User> {
+    let Verdict::Accepted(entry) = verdict else { return None };
+    let contact = tx.state()?.contacts.get(&entry.user)?;
+    let newer = entry.list().is_some_and(|list| list.version() > contact.list_version());
+    (newer && *contact.aik() == entry.aik).then(|| entry.user.clone())
+}
+
 /// The next entry of a roster, signed: its place and bytes.
 fn proposal(tx: &Tx<'_>, room: &SealedRoom, op: Op, about: Option<&User>) -> Result<(u32, Vec<u8>), Failure> {
     let known = state(tx)?;
@@ -427,7 +474,11 @@ fn proposal(tx: &Tx<'_>, room: &SealedRoom, op: Op, about: Option<&User>) -> Res
         (Op::Remove | Op::Promote | Op::Demote, Some(member)) => member.aik,
         _ => *contact.map(Contact::aik).ok_or_else(|| no_keys_of(subject))?,
     };
-    let list = if op.carries_list() { Some(contact.and_then(Contact::list).ok_or_else(|| no_keys_of(subject))?) } else { None };
+    let list = if op.carries_list() {
+        Some(contact.and_then(Contact::list).ok_or_else(|| no_keys_of(subject))?)
+    } else {
+        None
+    };
     Ok((place, roster.propose(me, op, (subject, &aik), list, now())))
 }
 
@@ -445,7 +496,11 @@ fn roster_row(row: &str) -> Option<(String, String, String)> {
 }
 
 fn skipped(room: &SealedRoom, place: u32, why: &str) -> Event {
-    notice("roster-skipped", Some(room.as_str()), format!("entry {place} of the roster of {room} does not count ({why})"))
+    notice(
+        "roster-skipped",
+        Some(room.as_str()),
+        format!("entry {place} of the roster of {room} does not count ({why})"),
+    )
 }
 
 /// What is said about an entry that was read.

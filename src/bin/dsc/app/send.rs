@@ -5,14 +5,19 @@ use downstream::e2e::bundle::Bundle;
 use downstream::e2e::error::{Error, SealError};
 use downstream::e2e::inner::{Body, ChangeKind, Conversation};
 use downstream::e2e::marks;
-use downstream::e2e::name::{Address, ChainId, DeviceId, Mark as EnvelopeMark, MsgId, RoomId, RoomName as SealedRoom, User};
+use downstream::e2e::name::{
+    Address, ChainId, DeviceId, Mark as EnvelopeMark, MsgId, RoomId, RoomName as SealedRoom, User,
+};
 use downstream::e2e::send::Answers;
 use downstream::e2e::state::{Change, State};
 use downstream::protocol::{PostKey, RoomName, Target, UserName};
 
 use super::deliver::Delivered;
 use super::directory::{Learned, no_keys_of};
-use super::{Client, is_sealed_room, Os, alarm, cannot_seal, list, no_random, notice, now, sealed_room, sealed_user, state, wire_user};
+use super::{
+    Client, Os, alarm, cannot_seal, is_sealed_room, list, no_random, notice, now, sealed_room, sealed_user, state,
+    wire_user,
+};
 use crate::error::{Exit, Failure};
 use crate::event::Event;
 use crate::store::{Entry, Line, Outgoing, Tx, What};
@@ -45,7 +50,9 @@ impl From<Content> for Body {
     fn from(content: Content) -> Body {
         match content {
             Content::Text(text) => Body::Text(text),
-            Content::Change { kind, author, device, msg_id, text } => Body::Change { kind, author, device, msg_id, text },
+            Content::Change { kind, author, device, msg_id, text } => {
+                Body::Change { kind, author, device, msg_id, text }
+            }
         }
     }
 }
@@ -134,7 +141,12 @@ impl Client<'_> {
         Ok(self.queue_room(room, content.into(), None)?.0)
     }
 
-    fn queue_direct(&mut self, to: &UserName, body: Body, key: Option<&PostKey>) -> Result<(SealedLines, u64), Failure> {
+    fn queue_direct(
+        &mut self,
+        to: &UserName,
+        body: Body,
+        key: Option<&PostKey>,
+    ) -> Result<(SealedLines, u64), Failure> {
         let user = sealed_user(to)?;
         let target = Target::User(to.clone());
         let (done, lacking) = self.sealing(|tx, answers| {
@@ -163,9 +175,17 @@ impl Client<'_> {
         Ok(done)
     }
 
-    fn queue_room(&mut self, room: &RoomName, body: Body, key: Option<&PostKey>) -> Result<(SealedLines, u64), Failure> {
+    fn queue_room(
+        &mut self,
+        room: &RoomName,
+        body: Body,
+        key: Option<&PostKey>,
+    ) -> Result<(SealedLines, u64), Failure> {
         let name = sealed_room(room)?;
         let target = Target::Room(room.clone());
+        if self.transact(|tx| is_behind(tx, &name))? {
+            self.read_roster(&name)?;
+        }
         let ((done, events), lacking) = self.sealing(|tx, answers| {
             let id = room_id(tx, &name)?;
             let sealed = state(tx)?.seal_room(&id, body.clone(), answers, now(), &mut Os);
@@ -244,7 +264,9 @@ impl Client<'_> {
         })?;
         let Some(conversation) = allowed else { return Ok(()) };
         if self.signal(to, conversation, &Body::Reset)? {
-            let text = format!("the session with {to} could not be used and is begun anew; what could not be opened has to be said again");
+            let text = format!(
+                "the session with {to} could not be used and is begun anew; what could not be opened has to be said again"
+            );
             self.say(&notice("reset-sent", Some(to.user.as_str()), text))?;
             self.flush()?;
         }
@@ -323,6 +345,10 @@ impl Client<'_> {
                     if lacking.lists.contains(&user) {
                         return Err(no_keys_of(&user));
                     }
+                    if self.server.is_offline() {
+                        // One command that brings list and bundles alike: less to type.
+                        self.command(&format!("/keys get {user}"))?;
+                    }
                     if self.learn(&user)? == Learned::NoKeys || self.still_old(&user)? {
                         lacking.lists.push(user);
                     }
@@ -353,7 +379,11 @@ impl Client<'_> {
         if devices.is_empty() {
             return Ok(());
         }
-        self.say(&notice("left-out", None, format!("no keys could be had for {}: it was not sent there", list(devices))))
+        self.say(&notice(
+            "left-out",
+            None,
+            format!("no keys could be had for {}: it was not sent there", list(devices)),
+        ))
     }
 
     /// That a room is end to end and its roster is read.
@@ -405,7 +435,8 @@ fn record_printed(tx: &mut Tx<'_>, target: &Target, item: &Outgoing) -> Result<u
     let me = super::receive::account(tx)?;
     if let (Some(inner), Some(state)) = (&item.inner, tx.state()) {
         let what = What::Sealed { device: state.me.address().device, inner: inner.clone() };
-        let entry = Entry { target: target.clone(), id: None, time_ms: item.made_ms, sender: me, what, marks: Vec::new() };
+        let entry =
+            Entry { target: target.clone(), id: None, time_ms: item.made_ms, sender: me, what, marks: Vec::new() };
         if let Line::Post { body, .. } = &item.line
             && let Ok(raw) = armour::envelope(body)
         {
@@ -429,15 +460,33 @@ fn room_id(tx: &Tx<'_>, name: &SealedRoom) -> Result<RoomId, Failure> {
     room.map(|room| room.roster.id()).ok_or_else(|| cannot_seal(SealError::NeedRoster))
 }
 
+/// Whether the room's roster is not known here, or not so far as others know it.
+fn is_behind(tx: &Tx<'_>, name: &SealedRoom) -> Result<bool, Failure> {
+    let known = state(tx)?;
+    Ok(known
+        .room_named(name)
+        .is_none_or(|room| matches!(known.audience(&room.roster.id(), &[], now()), Err(SealError::NeedRoster))))
+}
+
 /// Who is not sealed to, and why.
-fn audience_events(_tx: &Tx<'_>, room: &SealedRoom, audience: &downstream::e2e::room::Audience) -> Result<Vec<Event>, Failure> {
+fn audience_events(
+    _tx: &Tx<'_>,
+    room: &SealedRoom,
+    audience: &downstream::e2e::room::Audience,
+) -> Result<Vec<Event>, Failure> {
     let mut events = Vec::new();
     for user in &audience.differing {
-        let text = format!("{user} stands in the roster of {room} with another identity than the pinned one: not sealed to them");
+        let text = format!(
+            "{user} stands in the roster of {room} with another identity than the pinned one: not sealed to them"
+        );
         events.push(alarm("identity-changed", user.as_str(), text));
     }
     for user in &audience.unlisted {
-        events.push(notice("left-out", Some(user.as_str()), format!("no device list of {user} could be had: not sealed to them in {room}")));
+        events.push(notice(
+            "left-out",
+            Some(user.as_str()),
+            format!("no device list of {user} could be had: not sealed to them in {room}"),
+        ));
     }
     Ok(events)
 }

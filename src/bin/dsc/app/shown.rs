@@ -4,7 +4,7 @@ use downstream::e2e::inner::{Body, ChangeKind, Inner};
 use downstream::e2e::name::Address;
 use downstream::protocol::{Timestamp, UserName};
 
-use super::{Client, device_name, receive, sealed_user};
+use super::{Client, device_name, receive, sealed_user, take};
 use crate::error::Failure;
 use crate::event::{Content, Event, Mark, Message};
 use crate::store::{Entry, Tx, What};
@@ -100,17 +100,15 @@ impl Client<'_> {
         self.quietly_catch_up(target)?;
         let bound = bound.map(|(key, id)| format!(" {key}={id}")).unwrap_or_default();
         let (rows, _) = self.command(&format!("/fetch {target}{bound} limit={limit}"))?;
-        let lines: Vec<receive::LogLine> = rows
-            .iter()
-            .filter_map(|row| receive::LogLine::read(&downstream::protocol::Fields::parse(row)))
-            .collect();
+        let lines: Vec<take::LogLine> =
+            rows.iter().filter_map(|row| take::LogLine::read(&downstream::protocol::Fields::parse(row))).collect();
         let events = self.transact(|tx| {
             let me = receive::account(tx)?;
             let mut events = Vec::new();
             for line in &lines {
                 match tx.entry(target, line.id)? {
                     Some(entry) => events.extend(entry_event(tx, &me, &entry)?),
-                    None => events.extend(receive::unkept(&me, line, target)),
+                    None => events.extend(take::unkept(&me, line, target)),
                 }
             }
             Ok(events)

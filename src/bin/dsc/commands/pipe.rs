@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use downstream::protocol::{Fields, Label, LineSplitter, MessageLine, PostKey, Target, UserName};
+use downstream::protocol::{Fields, Label, LineFault, LineSplitter, MessageLine, PostKey, Target, UserName};
 
 use super::talk::check_text;
 use crate::app::{self, Client, Content, Delivered, Reading, entry_event};
 use crate::context::Context;
 use crate::error::{Exit, Failure};
-use crate::event::{self, Event, Message, Reply};
-use crate::net::{Backoff, Connection, Wake};
-use crate::server::{Answer, Server as _};
-use crate::show::escape;
+use crate::event::{Event, Reply};
+use crate::net::backoff::Backoff;
+use crate::net::{Connection, Wake};
+use crate::server::Answer;
+use crate::show::{message_line, wire_line};
 
 /// Read from standard input at once.
 const INPUT_CHUNK: usize = 64 * 1024;
@@ -28,8 +29,22 @@ const UPKEEP_EVERY: u64 = 3600;
 
 /// What dsc does by itself: a program that did it too would pull the session from under it.
 const OWN_BUSINESS: &[&str] = &[
-    "login", "logout", "register", "takeover", "unregister", "passwd", "token", "tokens", "revoke", "ack", "keys",
-    "signal", "signals", "roster", "roster-add", "cert",
+    "login",
+    "logout",
+    "register",
+    "takeover",
+    "unregister",
+    "passwd",
+    "token",
+    "tokens",
+    "revoke",
+    "ack",
+    "keys",
+    "signal",
+    "signals",
+    "roster",
+    "roster-add",
+    "cert",
 ];
 
 /// A line of standard input.
@@ -74,15 +89,19 @@ enum Object {
 }
 
 /// Where output goes, and in which form.
-struct Out<'a> {
-    out: &'a mut crate::show::Output,
+struct Out {
+    out: crate::show::Output,
     json: bool,
     me: UserName,
 }
 
-impl Out<'_> {
+impl Out {
     fn show(&mut self, event: &Event) -> Result<(), Failure> {
-        if self.json { self.out.show(event) } else { self.out.line(&protocol_line(event, &self.me)) }
+        if self.json {
+            self.out.show(event)
+        } else {
+            self.out.print(&format!("{}\n", wire_line(event, self.me.as_str())))
+        }
     }
 }
 
@@ -95,7 +114,8 @@ struct Input {
 
 impl Input {
     fn open() -> Result<Input, Failure> {
-        let fd = rustix::io::dup(std::io::stdin()).map_err(|error| Failure::failed(format!("standard input: {error}")))?;
+        let fd =
+            rustix::io::dup(std::io::stdin()).map_err(|error| Failure::failed(format!("standard input: {error}")))?;
         Ok(Input { file: File::from(fd), lines: LineSplitter::new(downstream::protocol::MAX_LINE), ended: false })
     }
 
@@ -104,23 +124,32 @@ impl Input {
         let mut bytes = vec![0; INPUT_CHUNK];
         let read = match self.file.read(&mut bytes) {
             Ok(read) => read,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock) => return Ok(Vec::new()),
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock) => {
+                return Ok(Vec::new());
+            }
             Err(error) => return Err(Failure::failed(format!("standard input: {error}"))),
         };
         self.ended = read == 0;
-        let mut rest = bytes.get(..read).unwrap_or_default();
+        self.lines.fill(bytes.get(..read).unwrap_or_default());
         let mut lines = Vec::new();
-        while let Some(line) = self.lines.next(&mut rest) {
-            lines.push(line.map(str::to_owned).map_err(|fault| fault.to_string()));
+        while let Some(line) = self.lines.next_line() {
+            lines.push(line.map(str::to_owned).map_err(|fault| unreadable(fault).to_owned()));
         }
         Ok(lines)
+    }
+}
+
+fn unreadable(fault: LineFault) -> &'static str {
+    match fault {
+        LineFault::TooLong(_) => "the line is too long",
+        _ => "the line is no UTF-8, or has a NUL or a bare carriage return in it",
     }
 }
 
 /// `dsc pipe`
 pub(crate) fn pipe(ctx: &mut Context) -> Result<(), Failure> {
     let mut input = Input::open()?;
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new();
     loop {
         let begun = Instant::now();
         match session(ctx, &mut input) {
@@ -128,37 +157,44 @@ pub(crate) fn pipe(ctx: &mut Context) -> Result<(), Failure> {
             Ok(false) => {}
             Err(failure) if failure.exit == Exit::Network => {
                 let me = own(ctx)?;
-                let json = ctx.json();
-                let notice = Event::Notice { kind: "reconnecting".to_owned(), subject: None, text: format!("{failure}; trying again") };
-                Out { out: &mut ctx.out, json, me }.show(&notice)?;
+                let json = ctx.out.is_json();
+                let notice = Event::Notice {
+                    kind: "reconnecting".to_owned(),
+                    subject: None,
+                    text: format!("{failure}; trying again"),
+                };
+                Out { out: ctx.out, json, me }.show(&notice)?;
             }
             Err(failure) => return Err(failure),
         }
-        if begun.elapsed() > Duration::from_secs(60) {
-            backoff.reset();
-        }
+        backoff.lived(begun.elapsed());
         std::thread::sleep(backoff.next(app::random()?));
     }
 }
 
 fn own(ctx: &mut Context) -> Result<UserName, Failure> {
-    let (store, _) = ctx.parts()?;
+    let store = ctx.store()?;
     store.transact(|tx| app::own_name(tx))
 }
 
 /// One connection's time; whether it was ended by the program.
 fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
     let me = own(ctx)?;
-    let json = ctx.json();
+    let json = ctx.out.is_json();
     let mut connection = ctx.connect()?;
-    let (store, out) = ctx.parts()?;
+    let (out, days) = (ctx.out, ctx.settings.history_days);
+    let store = ctx.store()?;
     let mut out = Out { out, json, me };
     let mut show = |event: &Event| out.show(event);
     {
         let mut client = Client { store, server: &mut connection, show: &mut show };
         client.upkeep()?;
         client.catch_up(Reading::All)?;
-        (client.show)(&Event::Notice { kind: "ready".to_owned(), subject: None, text: "everything that was missed has been read".to_owned() })?;
+        (client.show)(&Event::Notice {
+            kind: "ready".to_owned(),
+            subject: None,
+            text: "everything that was missed has been read".to_owned(),
+        })?;
     }
     let mut upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
     loop {
@@ -187,6 +223,7 @@ fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
             let mut client = Client { store, server: &mut connection, show: &mut show };
             client.upkeep()?;
             client.catch_up(Reading::All)?;
+            super::sweep(client.store, days)?;
             upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
         }
     }
@@ -215,10 +252,20 @@ fn wait(connection: &mut Connection, input: &mut Input, upkeep: Instant) -> Resu
 /// Does what one line asks for, and answers it.
 fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
     let Asked { label, verb, what } = asked;
-    let reply = |ok: bool| Reply { label: label.clone(), verb: verb.clone(), ok, code: None, keys: Vec::new(), rows: Vec::new(), text: None };
+    let reply = |ok: bool| Reply {
+        label: label.clone(),
+        verb: verb.clone(),
+        ok,
+        code: None,
+        keys: Vec::new(),
+        rows: Vec::new(),
+        text: None,
+    };
     match what {
         What::Quit => Ok(()),
-        What::Wrong(why) => (client.show)(&Event::Reply(Reply { code: Some("syntax".to_owned()), text: Some(why), ..reply(false) })),
+        What::Wrong(why) => {
+            (client.show)(&Event::Reply(Reply { code: Some("syntax".to_owned()), text: Some(why), ..reply(false) }))
+        }
         What::Send { to, text, plain, key } => {
             for target in &to {
                 let sent = match &key {
@@ -236,7 +283,12 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
                             _ => failure.to_string(),
                         };
                         let keys = vec![("to".to_owned(), target.to_string())];
-                        (client.show)(&Event::Reply(Reply { code: Some(code_of(&failure).to_owned()), keys, text: Some(text), ..reply(false) }))?;
+                        (client.show)(&Event::Reply(Reply {
+                            code: Some(code_of(&failure).to_owned()),
+                            keys,
+                            text: Some(text),
+                            ..reply(false)
+                        }))?;
                         if lost {
                             return Err(failure);
                         }
@@ -252,7 +304,13 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
             let rows = open_rows(client, &answer)?;
             let answer = match answer.reply {
                 Ok(ok) => Reply { keys: ok.keys, text: ok.text, rows, ..reply(true) },
-                Err(refusal) => Reply { code: Some(refusal.code), keys: refusal.keys, text: Some(refusal.text), rows, ..reply(false) },
+                Err(refusal) => Reply {
+                    code: Some(refusal.code),
+                    keys: refusal.keys,
+                    text: Some(refusal.text),
+                    rows,
+                    ..reply(false)
+                },
             };
             (client.show)(&Event::Reply(answer))
         }
@@ -300,7 +358,7 @@ fn open_rows(client: &mut Client<'_>, answer: &Answer) -> Result<Vec<String>, Fa
                 None => None,
             };
             rows.push(match event {
-                Some(Event::Message(message)) => message_line(&message, &me),
+                Some(Event::Message(message)) => message_line(&message, me.as_str()),
                 _ => row.clone(),
             });
         }
@@ -375,86 +433,4 @@ fn send(label: Option<String>, verb: String, to: &str, text: &str, plain: bool, 
 
 fn wrong(label: Option<String>, verb: &str, why: &str) -> Asked {
     Asked { label, verb: verb.to_owned(), what: What::Wrong(why.to_owned()) }
-}
-
-/// An event as a line of the protocol: messages as the server would show them, had they not been sealed;
-/// what only dsc knows as an event of the kind `dsc`, which readers that don't know it pass over.
-fn protocol_line(event: &Event, me: &UserName) -> String {
-    let dsc = |kind: &str, subject: Option<&str>, text: &str| {
-        let subject = subject.map(|subject| format!(" {subject}")).unwrap_or_default();
-        format!("* dsc {kind}{subject} :{}", escape(text))
-    };
-    match event {
-        Event::Message(message) => format!("* {}", message_line(message, me)),
-        Event::Unreadable { target, sender, id, code, text } => {
-            let id = id.map(|id| format!(" id={id}")).unwrap_or_default();
-            format!("* dsc unreadable {target} {sender}{id} code={code} :{}", escape(text))
-        }
-        Event::Notice { kind, subject, text } => dsc(kind, subject.as_deref(), text),
-        Event::Alarm { kind, subject, text } => dsc(&format!("alarm {kind}"), Some(subject), text),
-        Event::Missing { target, sender, device, count } => {
-            format!("* dsc missing {target} {sender} device={device} count={count}")
-        }
-        Event::Sent { target, id, .. } => format!("* dsc sent {target} id={id}"),
-        Event::Server { kind, words, text } => {
-            let words: String = words.iter().map(|word| format!(" {}", escape(word))).collect();
-            let text = text.as_ref().map(|text| format!(" :{}", escape(text))).unwrap_or_default();
-            format!("* {kind}{words}{text}")
-        }
-        Event::Row(row) => format!("* dsc row :{}", escape(&format!("{row:?}"))),
-        Event::Reply(reply) => reply_lines(reply),
-    }
-}
-
-fn reply_lines(reply: &Reply) -> String {
-    let mut out: String = reply.rows.iter().map(|row| format!("- {}\n", escape(row))).collect();
-    let label = reply.label.as_ref().map(|label| format!("@{label}")).unwrap_or_default();
-    out.push_str(if reply.ok { "OK " } else { "ERR " });
-    out.push_str(&escape(&reply.verb));
-    out.push_str(&label);
-    if let Some(code) = &reply.code {
-        out.push_str(&format!(" {}", escape(code)));
-    }
-    for (key, value) in &reply.keys {
-        out.push_str(&format!(" {}={}", escape(key), escape(value)));
-    }
-    if let Some(text) = &reply.text {
-        out.push_str(&format!(" :{}", escape(text)));
-    }
-    out
-}
-
-/// `msg ID TIME TARGET SENDER key=value… :TEXT`
-fn message_line(message: &Message, me: &UserName) -> String {
-    let receiver = if message.own || message.target.starts_with('#') { message.target.as_str() } else { me.as_str() };
-    let mut line = format!(
-        "msg {} {} {receiver} {} e2e={}",
-        message.id.unwrap_or(0),
-        message.time.as_deref().unwrap_or("-"),
-        message.sender,
-        if message.encrypted { "yes" } else { "no" }
-    );
-    let mut key = |name: &str, value: Option<&str>| {
-        if let Some(value) = value {
-            line.push_str(&format!(" {name}={}", escape(value).replace(' ', "_")));
-        }
-    };
-    key("device", message.device.as_deref());
-    key("msg-id", message.msg_id.as_deref());
-    let (kind, of, text) = match &message.content {
-        event::Content::Text { text } => (None, None, text.clone()),
-        event::Content::File { name, .. } => (Some("file"), None, name.clone()),
-        event::Content::React { msg_id, text, .. } => (Some("react"), Some(msg_id), text.clone()),
-        event::Content::Edit { msg_id, text } => (Some("edit"), Some(msg_id), text.clone()),
-        event::Content::Delete { msg_id } => (Some("delete"), Some(msg_id), String::new()),
-    };
-    key("kind", kind);
-    key("of", of.map(String::as_str));
-    let shown = escape(&text);
-    if shown != text {
-        key("escaped", Some("yes"));
-    }
-    line.push_str(" :");
-    line.push_str(&shown);
-    line
 }

@@ -45,7 +45,7 @@ pub(crate) fn rooms(ctx: &mut Context, glob: Option<&str>) -> Result<(), Failure
 
 /// `dsc create`
 pub(crate) fn create(ctx: &mut Context, create: &Create) -> Result<(), Failure> {
-    let room: &RoomName = create.room.room.name();
+    let room: &RoomName = &create.room.room.0;
     online(ctx, |client| {
         client.create(room, create.open, create.plain, create.topic.as_deref())?;
         let kind = if create.plain { "a plain room: the server can read it" } else { "end to end encrypted" };

@@ -13,7 +13,8 @@ use crate::cli::{Fetch, MessageArg, MessageRef, Search, Send};
 use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::event::Event;
-use crate::net::{Backoff, Wake};
+use crate::net::Wake;
+use crate::net::backoff::Backoff;
 use crate::store::{Store, What};
 
 /// Events taken in at once: what came in one read of the socket, mostly.
@@ -29,7 +30,7 @@ pub(crate) fn send(ctx: &mut Context, send: &Send) -> Result<(), Failure> {
     check_text(&text)?;
     online(ctx, |client| {
         let mut failed: Option<Failure> = None;
-        for target in send.targets.iter() {
+        for target in send.targets.0.iter() {
             let sent = if send.plain {
                 client.send_plain(target, &text)
             } else {
@@ -59,12 +60,7 @@ fn failed_event(target: &Target, failure: &Failure) -> Event {
 
 /// The event of a message that was stored.
 pub(crate) fn sent_event(delivered: &app::Delivered, encrypted: bool) -> Event {
-    Event::Sent {
-        target: delivered.target.to_string(),
-        id: delivered.id,
-        encrypted,
-        duplicate: delivered.duplicate,
-    }
+    Event::Sent { target: delivered.target.to_string(), id: delivered.id, encrypted, duplicate: delivered.duplicate }
 }
 
 /// Standard input as one text, without its last line ending.
@@ -100,7 +96,7 @@ pub(crate) fn check_text(text: &str) -> Result<(), Failure> {
 
 /// `dsc resend`
 pub(crate) fn resend(ctx: &mut Context) -> Result<(), Failure> {
-    online(ctx, Client::flush)
+    online(ctx, |client| client.flush())
 }
 
 /// `dsc fetch`
@@ -119,7 +115,7 @@ pub(crate) fn fetch(ctx: &mut Context, fetch: &Fetch) -> Result<(), Failure> {
 
 /// `dsc tail`: returns only with a failure that reconnecting cannot mend.
 pub(crate) fn tail(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new();
     loop {
         let begun = Instant::now();
         match follow(ctx, targets) {
@@ -127,9 +123,7 @@ pub(crate) fn tail(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure>
             Err(failure) if failure.exit == Exit::Network => ctx.out.show(&lost(&failure))?,
             Err(failure) => return Err(failure),
         }
-        if begun.elapsed() > Duration::from_secs(60) {
-            backoff.reset();
-        }
+        backoff.lived(begun.elapsed());
         std::thread::sleep(backoff.next(app::random()?));
     }
 }
@@ -141,7 +135,8 @@ fn lost(failure: &Failure) -> Event {
 /// One connection's time: everything that was missed, then what comes.
 fn follow(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
     let mut connection = ctx.connect()?;
-    let (store, out) = ctx.parts()?;
+    let (out, days) = (ctx.out, ctx.settings.history_days);
+    let store = ctx.store()?;
     let mut show = |event: &Event| if wanted(event, targets) { out.show(event) } else { Ok(()) };
     let mut client = Client { store, server: &mut connection, show: &mut show };
     client.upkeep()?;
@@ -162,13 +157,16 @@ fn follow(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
         let mut client = Client { store, server: &mut connection, show: &mut show };
         if let Some(reason) = client.live(&lines)? {
             return match reason.as_str() {
-                "replaced" | "kicked" => Err(Failure::new(Exit::Refused, format!("the server ended the session: {reason}"))),
+                "replaced" | "kicked" => {
+                    Err(Failure::new(Exit::Refused, format!("the server ended the session: {reason}")))
+                }
                 _ => Ok(()),
             };
         }
         if Instant::now() >= upkeep {
             client.upkeep()?;
             client.catch_up(Reading::All)?;
+            super::sweep(client.store, days)?;
             upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
         }
     }
@@ -179,14 +177,15 @@ fn wanted(event: &Event, targets: &[Target]) -> bool {
     let of = match event {
         Event::Message(message) => &message.target,
         Event::Unreadable { target, .. } | Event::Missing { target, .. } | Event::Sent { target, .. } => target,
-        Event::Notice { .. } | Event::Alarm { .. } | Event::Row(_) | Event::Reply(_) | Event::Server { .. } => return true,
+        _ => return true,
     };
     targets.is_empty() || targets.iter().any(|target| target.as_str() == of)
 }
 
 /// `dsc search`
 pub(crate) fn search(ctx: &mut Context, search: &Search) -> Result<(), Failure> {
-    let (store, out) = ctx.parts()?;
+    let out = ctx.out;
+    let store = ctx.store()?;
     let events = store.transact(|tx| -> Result<Vec<Event>, Failure> {
         let me = app::own_name(tx)?;
         let limit = usize::try_from(search.limit).unwrap_or(usize::MAX);
@@ -201,12 +200,17 @@ pub(crate) fn search(ctx: &mut Context, search: &Search) -> Result<(), Failure> 
 }
 
 /// `dsc react`, `edit`, `delete`
-pub(crate) fn change(ctx: &mut Context, kind: ChangeKind, message: &MessageArg, text: &[String]) -> Result<(), Failure> {
+pub(crate) fn change(
+    ctx: &mut Context,
+    kind: ChangeKind,
+    message: &MessageArg,
+    text: &[String],
+) -> Result<(), Failure> {
     let text = text.join(" ");
     if kind != ChangeKind::Delete {
         check_text(&text)?;
     }
-    let (store, _) = ctx.parts()?;
+    let store = ctx.store()?;
     let (author, device, msg_id) = find(store, message)?;
     online(ctx, |client| {
         let content = Content::Change { kind, author, device, msg_id, text };
@@ -220,8 +224,8 @@ fn find(store: &mut Store, message: &MessageArg) -> Result<(User, DeviceId, MsgI
     let target = &message.target;
     let entry = store.transact(|tx| -> Result<_, Failure> {
         Ok(match &message.message {
-            MessageRef::Number(id) => tx.entry(target, *id)?,
-            MessageRef::MsgId(id) => tx.entry_of(target, MsgId(*id))?,
+            MessageRef::Id(id) => tx.entry(target, *id)?,
+            MessageRef::MsgId(id) => tx.entry_of(target, *id)?,
         })
     })?;
     let unknown = || Failure::failed(format!("that message of {target} is not in this device's history"));

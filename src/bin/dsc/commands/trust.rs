@@ -13,7 +13,9 @@ use downstream::e2e::name::User;
 use downstream::protocol::UserName;
 
 use super::{offline, online};
-use crate::app::{self, Client, LOOK_EVERY, Number, looks_like_words, number_of, publish_lines, seed_from_words, seed_words};
+use crate::app::{
+    self, Client, LOOK_EVERY, Number, looks_like_words, number_of, publish_lines, seed_from_words, seed_words,
+};
 use crate::cli;
 use crate::context::Context;
 use crate::error::Failure;
@@ -25,18 +27,20 @@ use crate::store::Tx;
 const IMPORT_MAX: u64 = 64 * 1024 * 1024;
 
 /// `dsc init`: keys without a server.
-pub(crate) fn init(ctx: &mut Context, user: &UserName) -> Result<(), Failure> {
-    let (store, out) = ctx.parts()?;
-    let name = User::parse(user.as_str()).map_err(|_| Failure::usage(format!("{user} is no name that keys can stand for")))?;
+pub(crate) fn init(ctx: &mut Context, new: &cli::NewStore) -> Result<(), Failure> {
+    let (out, user) = (ctx.out, ctx.user()?);
+    let store = ctx.store_or_new(new.no_passphrase)?;
+    let name =
+        User::parse(user.as_str()).map_err(|_| Failure::usage(format!("{user} is no name that keys can stand for")))?;
     store.transact(|tx| -> Result<(), Failure> {
         if tx.state().is_some() {
             return Err(Failure::failed("this home has keys already").hint("use another --home to begin anew"));
         }
         let account = app::draw_account()?;
         let keys = app::new_keys(&account, &name, None)?;
-        let mut profile = tx.profile()?;
+        let mut profile = tx.profile();
         profile.user = Some(user.clone());
-        tx.set_profile(profile)?;
+        tx.set_profile(profile);
         Ok(tx.begin(keys.state, Some(account))?)
     })?;
     out.show(&Event::Notice {
@@ -50,8 +54,8 @@ pub(crate) fn init(ctx: &mut Context, user: &UserName) -> Result<(), Failure> {
 pub(crate) fn keys(ctx: &mut Context, command: &cli::Keys) -> Result<(), Failure> {
     match command {
         cli::Keys::Publish { print: true } => {
-            let records = offline(ctx, Client::publishable)?;
-            publish_lines(&records).iter().try_for_each(|line| ctx.out.line(line))
+            let records = offline(ctx, |client| client.publishable())?;
+            publish_lines(&records).iter().try_for_each(|line| ctx.out.print(&format!("{line}\n")))
         }
         cli::Keys::Publish { print: false } => online(ctx, |client| {
             let records = client.publishable()?;
@@ -63,7 +67,10 @@ pub(crate) fn keys(ctx: &mut Context, command: &cli::Keys) -> Result<(), Failure
             for row in &rows {
                 let words: Vec<&str> = row.split(' ').collect();
                 let number = |key: &str| {
-                    words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse::<u64>().ok()).unwrap_or(0)
+                    words
+                        .iter()
+                        .find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse::<u64>().ok())
+                        .unwrap_or(0)
                 };
                 let Some(device) = words.get(1) else { continue };
                 (client.show)(&Event::Row(Row::Keys {
@@ -83,7 +90,8 @@ pub(crate) fn number(ctx: &mut Context, user: Option<&UserName>, qr: bool) -> Re
         None => with_store(ctx, app::own_number)?,
         Some(user) => {
             let subject = sealed(user)?;
-            let known = with_store(ctx, |tx| Ok(tx.state().is_some_and(|state| state.contacts.contains_key(&subject))))?;
+            let known =
+                with_store(ctx, |tx| Ok(tx.state().is_some_and(|state| state.contacts.contains_key(&subject))))?;
             if known {
                 with_store(ctx, |tx| number_of(tx, &subject))?
             } else {
@@ -106,9 +114,9 @@ fn show_number(ctx: &mut Context, number: &Number, qr: bool) -> Result<(), Failu
 /// `dsc verify`
 pub(crate) fn verify(ctx: &mut Context, user: &UserName, qr: bool) -> Result<(), Failure> {
     number(ctx, Some(user), qr)?;
-    if !ctx.confirm(&format!("Is this the number that {user} sees?"))? {
-        return Err(Failure::failed(format!("{user} is not verified")).hint("if the numbers differ, somebody stands between you: do not write to them here"));
-    }
+    ctx.prompt.confirm(&format!("Is this the number that {user} sees?")).map_err(|failure| {
+        failure.hint("if the numbers differ, somebody stands between you: do not write to them here")
+    })?;
     offline(ctx, |client| client.verify(user))
 }
 
@@ -123,7 +131,9 @@ pub(crate) fn devices(ctx: &mut Context, devices: &cli::Devices) -> Result<(), F
     let own = with_store(ctx, |tx| app::own_name(tx))?;
     let user = devices.user.clone().unwrap_or(own);
     if let Some([device, name]) = devices.name.as_deref() {
-        return offline(ctx, |client| client.name_device(&user, device, Some(name).filter(|name| !name.is_empty()).map(String::as_str)));
+        return offline(ctx, |client| {
+            client.name_device(&user, device, Some(name).filter(|name| !name.is_empty()).map(String::as_str))
+        });
     }
     online(ctx, |client| {
         if let Some(device) = &devices.drop {
@@ -138,7 +148,8 @@ pub(crate) fn devices(ctx: &mut Context, devices: &cli::Devices) -> Result<(), F
 pub(crate) fn link(ctx: &mut Context) -> Result<(), Failure> {
     let user = with_store(ctx, |tx| app::own_name(tx))?;
     let mut connection = ctx.connect()?;
-    let (store, out) = ctx.parts()?;
+    let out = ctx.out;
+    let store = ctx.store()?;
     let mut show = |event: &Event| out.show(event);
     let (waiting, code) = {
         let mut client = Client { store, server: &mut connection, show: &mut show };
@@ -174,10 +185,13 @@ pub(crate) fn link(ctx: &mut Context) -> Result<(), Failure> {
 
 /// `dsc link --approve`
 pub(crate) fn approve(ctx: &mut Context, code: &str) -> Result<(), Failure> {
-    let code = Code::parse(code).map_err(|_| Failure::usage("that is no code of `dsc link`").hint("52 letters and digits, as the new device shows them"))?;
-    let mut questions = ctx.questions();
+    let code = Code::parse(code).map_err(|_| {
+        Failure::usage("that is no code of `dsc link`").hint("52 letters and digits, as the new device shows them")
+    })?;
+    let prompt = ctx.prompt.clone();
     online(ctx, |client| {
-        let device = client.link_approve(&code, &mut |device| questions.confirm(&format!("Link the device {device} to your account?")))?;
+        let device = client
+            .link_approve(&code, &|device| prompt.confirm(&format!("Link the device {device} to your account?")))?;
         (client.show)(&Event::Notice {
             kind: "linked".to_owned(),
             subject: Some(device.clone()),
@@ -190,16 +204,21 @@ pub(crate) fn approve(ctx: &mut Context, code: &str) -> Result<(), Failure> {
 pub(crate) fn export(ctx: &mut Context, file: Option<&Path>) -> Result<(), Failure> {
     let words: Zeroizing<String> = with_store(ctx, |tx| {
         let account = tx.account_key().ok_or_else(|| {
-            Failure::failed("this device does not hold the account's key").hint("only the first device of an account does, or the one that imported its words")
+            Failure::failed("this device does not hold the account's key")
+                .hint("only the first device of an account does, or the one that imported its words")
         })?;
         seed_words(account)
     })?;
     match file {
-        None => ctx.out.line(&words),
+        None => ctx.out.print(&format!("{}\n", *words)),
         Some(path) => {
             let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()));
-            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-            file.write_all(words.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()).map_err(failed)
+            let mut file =
+                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+            file.write_all(words.as_bytes())
+                .and_then(|()| file.write_all(b"\n"))
+                .and_then(|()| file.sync_all())
+                .map_err(failed)
         }
     }
 }
@@ -210,7 +229,11 @@ pub(crate) fn import(ctx: &mut Context, file: Option<&Path>) -> Result<(), Failu
     if !looks_like_words(&text) {
         return offline(ctx, |client| {
             let taken = client.import_rows(&text)?;
-            (client.show)(&Event::Notice { kind: "imported".to_owned(), subject: None, text: format!("{taken} row(s) taken in") })
+            (client.show)(&Event::Notice {
+                kind: "imported".to_owned(),
+                subject: None,
+                text: format!("{taken} row(s) taken in"),
+            })
         });
     }
     let account = seed_from_words(&text)?;
@@ -220,7 +243,9 @@ pub(crate) fn import(ctx: &mut Context, file: Option<&Path>) -> Result<(), Failu
         (client.show)(&Event::Notice {
             kind: "imported".to_owned(),
             subject: Some(user.to_string()),
-            text: format!("this device holds the key of {user} now; `dsc devices` lists what else belongs to the account"),
+            text: format!(
+                "this device holds the key of {user} now; `dsc devices` lists what else belongs to the account"
+            ),
         })
     })
 }
@@ -241,7 +266,6 @@ fn sealed(user: &UserName) -> Result<User, Failure> {
 }
 
 fn with_store<T>(ctx: &mut Context, work: impl FnOnce(&mut Tx<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
-    let (store, _) = ctx.parts()?;
+    let store = ctx.store()?;
     store.transact(work)
 }
-

@@ -19,6 +19,9 @@ pub(super) const ROWS_MAX: usize = 100_000;
 pub(super) const ANSWER_MAX: usize = 8 << 20;
 /// Most bytes of all answers to commands that were asked together.
 pub(super) const ANSWERS_MAX: usize = 64 << 20;
+/// Most `key=value` of one reply: several times what any has. Each takes some hundred bytes of memory for
+/// four on the wire.
+pub(super) const KEYS_MAX: usize = 64;
 /// Most events that are kept while an answer is awaited, and
 pub(super) const EVENTS_MAX: usize = 100_000;
 /// most of their bytes: the hundred missed messages after a login, each of the greatest length, and half
@@ -112,6 +115,12 @@ impl Dialogue {
         Some(event)
     }
 
+    /// How many events wait.
+    #[cfg(test)]
+    pub(super) fn queued_events(&self) -> usize {
+        self.events.len()
+    }
+
     /// Puts a label on a command and waits for its answer from now on.
     pub(super) fn admit(&mut self, command: &str) -> Admitted {
         let verb_end = command.find(' ').unwrap_or(command.len());
@@ -178,7 +187,7 @@ impl Dialogue {
                     "logout" | "unregister" => self.logged_in = false,
                     _ => {}
                 }
-                let reply = Reply { keys: keys(&fields), text: fields.text().map(str::to_owned) };
+                let reply = Reply { keys: keys(&fields)?, text: fields.text().map(str::to_owned) };
                 self.answer(pending, Ok(reply), line.len())
             }
             ServerLine::Err { verb: "*", label: None, code, fields } => {
@@ -190,7 +199,7 @@ impl Dialogue {
                 let refusal = Refusal {
                     verb: verb.to_owned(),
                     code: code.to_owned(),
-                    keys: keys(&fields),
+                    keys: keys(&fields)?,
                     text: fields.text().unwrap_or_default().to_owned(),
                 };
                 self.answer(pending, Err(refusal), line.len())
@@ -252,13 +261,21 @@ impl Dialogue {
             return Ok(());
         }
         self.answered += bytes + LINE_COST;
+        if self.answered > ANSWERS_MAX {
+            return Err(format!("its answers together are longer than {} MiB", ANSWERS_MAX >> 20));
+        }
         self.answers.push_back(Answer { rows: pending.rows, reply });
         Ok(())
     }
 }
 
-fn keys(fields: &Fields<'_>) -> Vec<(String, String)> {
-    fields.keys().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+fn keys(fields: &Fields<'_>) -> Result<Vec<(String, String)>, String> {
+    let keys: Vec<_> =
+        fields.keys().take(KEYS_MAX + 1).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    match keys.len() > KEYS_MAX {
+        true => Err(format!("its reply has more than {KEYS_MAX} keys")),
+        false => Ok(keys),
+    }
 }
 
 /// The beginning of what somebody else said, for an error.

@@ -392,7 +392,7 @@ fn explain(error: &rustls::Error) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "it is for another name".into()
         }
-        CertificateError::BadSignature => "its signature is wrong".into(),
+        CertificateError::BadSignature => "its signature is not that of the authority that it names".into(),
         CertificateError::Revoked => "it was revoked".into(),
         other => escaped(&format!("it cannot be verified: {other}")),
     }

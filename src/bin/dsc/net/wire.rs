@@ -197,8 +197,13 @@ impl Wire {
 
     /// Ends this side of the stream, after what still waits.
     pub(super) fn close(&mut self, until: Instant) {
-        let mut rest = LineSplitter::new(0);
-        let mut go_on = |wire: &mut Wire| wire.turn(None, Some(until), &mut rest).is_ok() && Instant::now() < until;
+        // What still comes is dropped.
+        let mut rest = LineSplitter::new(1);
+        let mut go_on = |wire: &mut Wire| {
+            let going = wire.turn(None, Some(until), &mut rest).is_ok() && Instant::now() < until;
+            while rest.next_line().is_some() {}
+            going
+        };
         while !self.is_flushed() && self.end.is_none() && go_on(self) {}
         self.tls.send_close_notify();
         while !self.is_flushed() && self.end.is_none() && go_on(self) {}

@@ -22,6 +22,9 @@ pub enum StoreError {
     /// The passphrase is wrong, or the slot file was edited: there is no telling which.
     #[error("wrong passphrase")]
     WrongPassphrase,
+    /// The store has a passphrase and none was given.
+    #[error("the store has a passphrase")]
+    NeedsPassphrase,
     /// A passphrase was given for a store that has none: this may not be the store that was meant.
     #[error("this store has no passphrase, but one was given")]
     NoPassphrase,
@@ -142,6 +145,7 @@ impl From<StoreError> for Failure {
             StoreError::NotThere(_) => failure.hint("make them with `dsc init`, or name another home with --home"),
             StoreError::Exists(_) => failure.hint("to begin anew, name another home with --home"),
             StoreError::WrongPassphrase => failure.hint("try again; an edited slot file looks the same"),
+            StoreError::NeedsPassphrase => failure.hint("run dsc in a terminal, or name --passphrase-file"),
             StoreError::NoPassphrase => {
                 failure.hint("check that --home names the right store, then leave the passphrase out")
             }

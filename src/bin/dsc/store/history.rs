@@ -16,7 +16,7 @@ use super::tx::Tx;
 use super::vault::Tag;
 use crate::event::Mark;
 
-/// Entries kept at most, the oldest go first: a scan of all of them takes a few seconds, which bounds
+/// Entries kept at most, the oldest go first: a scan of all of them takes some seconds, which bounds
 /// [`Tx::search`].
 pub const HISTORY_MAX: usize = 1_000_000;
 
@@ -207,6 +207,7 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// [`StoreError::Sql`], [`StoreError::Damaged`].
+    #[cfg(test)]
     pub fn page(
         &self,
         target: &Target,
@@ -340,7 +341,7 @@ impl Tx<'_> {
             What::Plain { .. } | What::Failed { .. } => None,
         };
         let time = column(Some(entry.time_ms), 0);
-        let sealed = self.vault.seal(TABLE, id, &write_entry(entry, conversation, number, time))?;
+        let sealed = self.vault.seal(TABLE, id, &write_entry(entry, conversation, number))?;
         let mut upsert = self.sql.prepare_cached(
             "INSERT INTO history(id, conversation, number, time, message, envelope, sealed)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -383,11 +384,10 @@ fn text(entry: &Entry) -> Option<String> {
     }
 }
 
-fn write_entry(entry: &Entry, conversation: i64, number: Option<i64>, time: i64) -> Zeroizing<Vec<u8>> {
+fn write_entry(entry: &Entry, conversation: i64, number: Option<i64>) -> Zeroizing<Vec<u8>> {
     let row = Row::new()
         .number(conversation.cast_unsigned())
         .maybe_number(number.map(i64::cast_unsigned))
-        .number(time.cast_unsigned())
         .text(entry.target.as_str())
         .text(entry.sender.as_str())
         .number(entry.time_ms);
@@ -403,11 +403,7 @@ fn write_entry(entry: &Entry, conversation: i64, number: Option<i64>, time: i64)
 
 fn read_entry(plain: &[u8], found: &Found) -> Result<Entry, Damaged> {
     let mut fields = Fields::of(plain);
-    let columns = (fields.number()?, fields.maybe_number()?, fields.number()?);
-    let id = found.number.map(i64::cast_unsigned);
-    if columns != (found.conversation.cast_unsigned(), id, found.time.cast_unsigned()) {
-        return Err(Damaged);
-    }
+    let (conversation, id) = (fields.number()?, fields.maybe_number()?);
     let target = Target::parse(fields.text()?).map_err(|_| Damaged)?;
     let sender = UserName::parse(fields.text()?).map_err(|_| Damaged)?;
     let time_ms = fields.number()?;
@@ -419,6 +415,10 @@ fn read_entry(plain: &[u8], found: &Found) -> Result<Entry, Damaged> {
         _ => return Err(Damaged),
     };
     fields.end()?;
+    let columns = (found.conversation.cast_unsigned(), found.number.map(i64::cast_unsigned), found.time);
+    if columns != (conversation, id, column(Some(time_ms), 0)) {
+        return Err(Damaged);
+    }
     Ok(Entry { target, id, time_ms, sender, what, marks })
 }
 
@@ -427,18 +427,19 @@ pub(super) fn plain_inner(bytes: &[u8]) -> Result<Plain, Damaged> {
     Inner::parse(bytes).map(|inner| inner.to_bytes()).map_err(|_| Damaged)
 }
 
-/// Every mark with the number it is stored under, which never changes.
-const MARK_CODES: [(Mark, u8); 8] = [
-    (Mark::Plain, 1),
-    (Mark::FirstContact, 2),
-    (Mark::Weak, 3),
-    (Mark::IdentityChanged, 4),
-    (Mark::Conflict, 5),
-    (Mark::Removed, 6),
-    (Mark::OldRoster, 7),
-    (Mark::Late, 8),
+/// Every mark there is.
+const MARKS: [Mark; 8] = [
+    Mark::Plain,
+    Mark::FirstContact,
+    Mark::Weak,
+    Mark::IdentityChanged,
+    Mark::Conflict,
+    Mark::Removed,
+    Mark::OldRoster,
+    Mark::Late,
 ];
 
+/// The number under which a mark is stored. It never changes.
 fn mark_code(mark: Mark) -> u8 {
     match mark {
         Mark::Plain => 1,
@@ -453,5 +454,21 @@ fn mark_code(mark: Mark) -> u8 {
 }
 
 fn mark_of(code: u8) -> Result<Mark, Damaged> {
-    MARK_CODES.iter().find(|(_, known)| *known == code).map(|(mark, _)| *mark).ok_or(Damaged)
+    MARKS.into_iter().find(|mark| mark_code(*mark) == code).ok_or(Damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mark_has_its_own_number() {
+        let schema = serde_json::to_value(schemars::schema_for!(Mark)).unwrap();
+        let named: usize = schema["oneOf"].as_array().unwrap().len();
+        assert_eq!(named, MARKS.len(), "a mark is missing in MARKS: {schema}");
+        for mark in MARKS {
+            assert_eq!(mark_of(mark_code(mark)), Ok(mark));
+        }
+        assert_eq!(mark_of(0), Err(Damaged));
+    }
 }

@@ -33,20 +33,16 @@ const FILE_MODE: u32 = 0o600;
 /// # Errors
 /// [`StoreError::Exposed`], [`StoreError::Owner`], [`StoreError::Io`].
 pub fn prepare(home: &Path) -> Result<(), StoreError> {
-    match DirBuilder::new().mode(DIRECTORY_MODE).recursive(true).create(home.parent().unwrap_or(home)) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(StoreError::io(home)(error)),
-        _ => {}
-    }
-    match DirBuilder::new().mode(DIRECTORY_MODE).create(home) {
-        Ok(()) => {
-            let private = fs::Permissions::from_mode(DIRECTORY_MODE);
-            fs::set_permissions(home, private).map_err(StoreError::io(home))?;
-            if let Some(parent) = home.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                sync_directory(parent)?;
-            }
+    let missing: Vec<&Path> =
+        home.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    for directory in missing.into_iter().rev() {
+        match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made.map_err(StoreError::io(directory))?,
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(StoreError::io(home)(error)),
+        let private = fs::Permissions::from_mode(DIRECTORY_MODE);
+        fs::set_permissions(directory, private).map_err(StoreError::io(directory))?;
+        sync_parent(directory)?;
     }
     check(home)
 }
@@ -124,7 +120,11 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
 }
 
 fn sync_parent(path: &Path) -> Result<(), StoreError> {
-    path.parent().map_or(Ok(()), sync_directory)
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => sync_directory(Path::new(".")),
+        Some(parent) => sync_directory(parent),
+        None => Ok(()),
+    }
 }
 
 fn sync_directory(path: &Path) -> Result<(), StoreError> {
@@ -160,7 +160,8 @@ impl Lock {
                     // A home that was replaced in between has another lock, which is the one that counts.
                     let locked = file.metadata().map_err(StoreError::io(&path))?;
                     if identity(&path).is_ok_and(|named| named == (locked.dev(), locked.ino())) {
-                        exists(&path)?;
+                        let private = fs::Permissions::from_mode(FILE_MODE);
+                        file.set_permissions(private).map_err(StoreError::io(&path))?;
                         return Ok(Lock { _file: file });
                     }
                 }

@@ -116,6 +116,7 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// [`StoreError::Sql`], [`StoreError::Random`].
+    #[cfg(test)]
     pub fn requeue(&mut self, id: u64, item: Outgoing) -> Result<(), StoreError> {
         let id = id.cast_signed();
         let Some(before) = self.size("outbox", id)? else { return Ok(()) };

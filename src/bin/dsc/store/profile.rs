@@ -2,12 +2,13 @@
 
 use downstream::e2e::error::Damaged;
 use downstream::protocol::UserName;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::codec::{Fields, Row};
 
 /// A login token. Wiped when dropped, not shown by `Debug`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Token(Zeroizing<String>);
 
 impl Token {
@@ -21,6 +22,14 @@ impl Token {
         &self.0
     }
 }
+
+impl PartialEq for Token {
+    fn eq(&self, other: &Token) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+
+impl Eq for Token {}
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

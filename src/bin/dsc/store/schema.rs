@@ -11,11 +11,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::StoreError;
+use super::home::LOCK_WAIT;
 use super::rows::Single;
 use super::vault::Vault;
 
 /// Entry `n` takes a store from version `n` to `n + 1`.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+pub(super) const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
 
 /// The version that this program reads and writes.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
@@ -27,7 +28,7 @@ const APPLICATION_ID: i64 = 0x4477_5363;
 const CHECK: &[u8] = b"sealed with the key of this store";
 
 /// How long SQLite waits for processes that do not take our lock first: a backup, a person at `sqlite3`.
-const BUSY_WAIT: Duration = Duration::from_secs(10);
+const BUSY_WAIT: Duration = LOCK_WAIT;
 
 /// Opens a store's file, which must be there.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
@@ -41,7 +42,9 @@ pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     let journal: String = sql.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
     sql.pragma_update(None, "synchronous", "EXTRA")?;
     let synchronous: i64 = sql.pragma_query_value(None, "synchronous", |row| row.get(0))?;
-    debug_assert!(journal == "delete" && synchronous == 3);
+    if journal != "delete" || synchronous != 3 {
+        return Err(StoreError::damaged(format!("SQLite keeps its journal otherwise ({journal}, {synchronous})")));
+    }
     sql.pragma_update(None, "temp_store", "MEMORY")?;
     // An I/O error of a mapped page is a signal that ends the process; one of a read is an error.
     sql.pragma_update(None, "mmap_size", 0)?;
@@ -52,39 +55,39 @@ pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     Ok(sql)
 }
 
-/// Brings a store to [`VERSION`]; does nothing where it is there.
+/// Makes a store of an empty file.
+pub(super) fn create(sql: &mut Connection, vault: &Vault) -> Result<(), StoreError> {
+    let tx = sql.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    MIGRATIONS.iter().try_for_each(|migration| tx.execute_batch(migration))?;
+    let sealed = vault.seal(Single::TABLE, Single::Check.id(), CHECK)?;
+    tx.execute("INSERT INTO single(id, sealed) VALUES (?1, ?2)", (Single::Check.id(), sealed))?;
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", VERSION)?;
+    Ok(tx.commit()?)
+}
+
+/// Checks that a file is a store of this key, and brings it to [`VERSION`]. An empty file is none: what
+/// was there is lost, and is not to be passed over in silence.
 pub(super) fn migrate(sql: &mut Connection, vault: &Vault) -> Result<(), StoreError> {
     let tx = sql.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let from = version(&tx)?;
-    for (step, migration) in (0..).zip(MIGRATIONS).skip(from as usize) {
-        tx.execute_batch(migration)?;
-        if step == 0 {
-            let sealed = vault.seal(Single::TABLE, Single::Check.id(), CHECK)?;
-            tx.execute("INSERT INTO single(id, sealed) VALUES (?1, ?2)", (Single::Check.id(), sealed))?;
-        }
+    let from: u32 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let application: i64 = tx.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if application != APPLICATION_ID || from == 0 {
+        return Err(StoreError::damaged("store.db is not a store of dsc"));
     }
+    if from > VERSION {
+        return Err(StoreError::Newer { found: from, known: VERSION });
+    }
+    check_key(&tx, vault)?;
     if from < VERSION {
-        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        MIGRATIONS.iter().skip(from as usize).try_for_each(|migration| tx.execute_batch(migration))?;
         tx.pragma_update(None, "user_version", VERSION)?;
     }
     Ok(tx.commit()?)
 }
 
-/// The version of a store; 0 is an empty file.
-fn version(sql: &Connection) -> Result<u32, StoreError> {
-    let found: u32 = sql.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let application: i64 = sql.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let tables: i64 = sql.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    match found {
-        _ if application == APPLICATION_ID && found > VERSION => Err(StoreError::Newer { found, known: VERSION }),
-        _ if application == APPLICATION_ID => Ok(found),
-        0 if application == 0 && tables == 0 => Ok(0),
-        _ => Err(StoreError::damaged("store.db is not a store of dsc")),
-    }
-}
-
 /// Whether the store was made with this key.
-pub(super) fn check_key(sql: &Connection, vault: &Vault) -> Result<(), StoreError> {
+fn check_key(sql: &Connection, vault: &Vault) -> Result<(), StoreError> {
     let found = sql.query_row("SELECT sealed FROM single WHERE id = ?1", [Single::Check.id()], |row| row.get(0));
     let sealed: Vec<u8> = match found {
         Err(rusqlite::Error::QueryReturnedNoRows) => return Err(StoreError::damaged("store.db is not whole")),

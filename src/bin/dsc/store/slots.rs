@@ -60,7 +60,7 @@ pub(super) fn open(home: &Path, passphrase: Option<&Passphrase>) -> Result<Dek, 
         (Slots::None, _) => return Err(StoreError::NotThere(home.to_owned())),
         (Slots::Machine, Some(_)) => return Err(StoreError::NoPassphrase),
         (Slots::Machine, None) => MACHINE_SLOT,
-        (Slots::Passphrase, None) => return Err(StoreError::WrongPassphrase),
+        (Slots::Passphrase, None) => return Err(StoreError::NeedsPassphrase),
         (Slots::Passphrase, Some(_)) => PASSPHRASE_SLOT,
     };
     let file = home.join(file);
@@ -85,8 +85,13 @@ pub(super) fn remove_other(home: &Path, passphrase: Option<&Passphrase>) -> Resu
     home::remove(&home.join(other))
 }
 
-/// Removes what an interrupted writing left behind.
+/// Ends what was interrupted: a machine's slot beside a passphrase's goes, and so do unfinished files.
+/// To be called under the lock. What is there now counts, not what was there when the passphrase was
+/// checked: another process may have left the machine's slot as the only one since.
 pub(super) fn tidy(home: &Path) -> Result<(), StoreError> {
+    if found(home)? == Slots::Passphrase {
+        home::remove(&home.join(MACHINE_SLOT))?;
+    }
     for slot in [PASSPHRASE_SLOT, MACHINE_SLOT] {
         home::remove(&home::unfinished(&home.join(slot)))?;
     }

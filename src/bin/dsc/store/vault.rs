@@ -83,3 +83,28 @@ fn place(table: &str, id: i64) -> Place<'_> {
     // Ids are those that SQLite gives, from 1; another stands for itself all the same.
     Place { table, rowid: id.cast_unsigned(), schema_version: ROW_VERSION }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_tell_kinds_parts_and_stores_apart() {
+        let vault = |n| Vault::new(Dek::from_bytes(Secret::copy_from(&[n; 32])));
+        let (one, two) = (vault(1), vault(2));
+        let tags = [
+            one.tag("mark", &[b"ab", b"c"]),
+            one.tag("mark", &[b"a", b"bc"]),
+            one.tag("mark", &[b"abc"]),
+            one.tag("mark", &[b"abc", b""]),
+            one.tag("message", &[b"abc"]),
+            one.tag("", &[b"mark", b"abc"]),
+            two.tag("mark", &[b"abc"]),
+        ];
+        for (at, tag) in tags.iter().enumerate() {
+            assert!(!tags[..at].contains(tag), "{at}");
+        }
+        assert_eq!(one.tag("mark", &[b"abc"]), vault(1).tag("mark", &[b"abc"]));
+        assert_ne!(one.look_up.expose()[..32], one.dek.bytes().expose()[..]);
+    }
+}

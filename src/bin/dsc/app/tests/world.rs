@@ -91,7 +91,8 @@ impl Maps {
             ["/keys", "put", base64] => self.put(me, base64),
             ["/keys", "status"] => {
                 let account = self.accounts.entry(me.to_owned()).or_default();
-                let row = |(id, d): (&String, &Device)| format!("keys-status {id} opk={} pqk={}", d.opks.len(), d.pqks.len());
+                let row =
+                    |(id, d): (&String, &Device)| format!("keys-status {id} opk={} pqk={}", d.opks.len(), d.pqks.len());
                 Self::ok(account.devices.iter().map(row).collect(), &[])
             }
             ["/keys", "get", user, options @ ..] => self.get(user, options),
@@ -105,7 +106,10 @@ impl Maps {
                 let hidden = self.hide_signals;
                 let account = self.accounts.entry(me.to_owned()).or_default();
                 let rows = account.signals.iter().filter(|_| !hidden);
-                Self::ok(rows.map(|(id, from, body)| format!("signal {id} {} {from} :{body}", Self::time(*id))).collect(), &[("more", "no".into())])
+                Self::ok(
+                    rows.map(|(id, from, body)| format!("signal {id} {} {from} :{body}", Self::time(*id))).collect(),
+                    &[("more", "no".into())],
+                )
             }
             ["/ack", "signals", id] => {
                 let id: u64 = id.parse().unwrap();
@@ -126,10 +130,12 @@ impl Maps {
                 self.append(me, target, &body)
             }
             ["/fetch", target, options @ ..] => {
-                let after: u64 = options.iter().find_map(|o| o.strip_prefix("after=")).map_or(0, |n| n.parse().unwrap());
+                let after: u64 =
+                    options.iter().find_map(|o| o.strip_prefix("after=")).map_or(0, |n| n.parse().unwrap());
                 let log = self.logs.get(&pair(me, target)).cloned().unwrap_or_default();
                 let rows = (1..).zip(log).filter(|(id, _)| *id > after);
-                let rows = rows.map(|(id, (to, from, body))| format!("msg {id} {} {to} {from} :{body}", Self::time(id)));
+                let rows =
+                    rows.map(|(id, (to, from, body))| format!("msg {id} {} {to} {from} :{body}", Self::time(id)));
                 Self::ok(rows.collect(), &[("more", "no".into())])
             }
             ["/unread", "all"] => {
@@ -152,12 +158,22 @@ impl Maps {
             }
             ["/rooms"] => {
                 let row = |(name, r): (&String, &Room)| {
-                    format!("room {name} members={} e2e={} private=no joined={}", r.members.len(), if r.e2e { "yes" } else { "no" }, if r.members.contains(me) { "yes" } else { "no" })
+                    format!(
+                        "room {name} members={} e2e={} private=no joined={}",
+                        r.members.len(),
+                        if r.e2e { "yes" } else { "no" },
+                        if r.members.contains(me) { "yes" } else { "no" }
+                    )
                 };
                 Self::ok(self.rooms.iter().map(row).collect(), &[("more", "no".into())])
             }
             ["/create", name, options @ ..] => {
-                let room = Room { e2e: options.contains(&"e2e"), private: options.contains(&"private"), members: [me.to_owned()].into(), ..Room::default() };
+                let room = Room {
+                    e2e: options.contains(&"e2e"),
+                    private: options.contains(&"private"),
+                    members: [me.to_owned()].into(),
+                    ..Room::default()
+                };
                 self.rooms.insert((*name).to_owned(), room);
                 Self::ok(Vec::new(), &[])
             }
@@ -179,7 +195,8 @@ impl Maps {
                 Self::ok(Vec::new(), &[])
             }
             ["/roster", name, options @ ..] => {
-                let after: usize = options.iter().find_map(|o| o.strip_prefix("after=")).map_or(0, |n| n.parse().unwrap());
+                let after: usize =
+                    options.iter().find_map(|o| o.strip_prefix("after=")).map_or(0, |n| n.parse().unwrap());
                 let Some(room) = self.rooms.get(*name).filter(|room| room.members.contains(me)) else {
                     return Self::err("roster", "not-member", &[]);
                 };
@@ -226,7 +243,8 @@ impl Maps {
 
     fn get(&mut self, user: &str, options: &[&str]) -> Answer {
         let Some(account) = self.accounts.get_mut(user) else { return Self::err("keys", "no-such-user", &[]) };
-        let mut rows: Vec<String> = account.list.iter().map(|list| format!("devices {user} {}", armour::base64(list))).collect();
+        let mut rows: Vec<String> =
+            account.list.iter().map(|list| format!("devices {user} {}", armour::base64(list))).collect();
         let wanted = options.iter().find_map(|o| o.strip_prefix("device="));
         for (id, device) in &mut account.devices {
             if wanted.is_some_and(|wanted| wanted != id) {
@@ -368,6 +386,10 @@ impl Server for Line {
 struct Nobody;
 
 impl Server for Nobody {
+    fn is_offline(&self) -> bool {
+        true
+    }
+
     fn ask_all(&mut self, commands: &[&str]) -> Result<Vec<Answer>, Lost> {
         Err(Lost::Offline(commands.iter().map(|command| (*command).to_owned()).collect()))
     }
@@ -407,7 +429,10 @@ impl Person {
         self.shown(work).1
     }
 
-    fn shown<T>(&mut self, work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>) -> (Vec<Event>, Result<T, Failure>) {
+    fn shown<T>(
+        &mut self,
+        work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>,
+    ) -> (Vec<Event>, Result<T, Failure>) {
         let mut events = Vec::new();
         let mut show = |event: &Event| {
             events.push(event.clone());
@@ -418,7 +443,10 @@ impl Person {
         (events, done)
     }
 
-    pub(super) fn by_hand<T>(&mut self, work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+    pub(super) fn by_hand<T>(
+        &mut self,
+        work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let mut show = |_: &Event| Ok(());
         work(&mut Client { store: &mut self.store, server: &mut Nobody, show: &mut show })
     }

@@ -1,7 +1,7 @@
 -- Version 1. Frozen: what was released is never edited, changes are files of their own.
 --
--- "sealed" is a row of the key store (docs/encryption.md): it opens under its table and id only. "tag" is a
--- keyed hash. Times are milliseconds since 1970.
+-- "sealed" is sealed for its table and id and opens nowhere else (e2e/keyslot.rs). "tag" is a keyed hash
+-- (store/vault.rs). Times are milliseconds since 1970.
 
 -- What there is one of, by its number in `rows.rs`.
 CREATE TABLE single(id INTEGER PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
