@@ -53,9 +53,14 @@ impl Context {
     /// # Errors
     /// It cannot be made; or it is there, open to others, and holds more than settings.
     pub fn make_home(&self) -> Result<(), Failure> {
-        let closed = close(&self.home);
-        closed.map_err(|error| Failure::failed(format!("cannot use {}: {error}", self.home.display())))?;
+        self.close_home()?;
         Ok(store::prepare(&self.home)?)
+    }
+
+    /// Closes a home that is open to others and holds settings at most, as one that a person has made to
+    /// put `dsc.toml` into it. One that holds more is left alone: it may be there for others.
+    pub(super) fn close_home(&self) -> Result<(), Failure> {
+        close(&self.home).map_err(|error| Failure::failed(format!("cannot use {}: {error}", self.home.display())))
     }
 
     /// The server: of the command line, else of the settings.
@@ -116,8 +121,6 @@ fn home(options: &Options) -> Result<PathBuf, Failure> {
     std::path::absolute(&path).map_err(|error| Failure::usage(format!("cannot use {}: {error}", path.display())))
 }
 
-/// Closes a home that is open to others and holds settings at most, as one that a person has made to put
-/// `dsc.toml` into it. One that holds more is left alone: it may be there for others.
 fn close(home: &Path) -> io::Result<()> {
     let found = match std::fs::metadata(home) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

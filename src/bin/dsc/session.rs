@@ -33,7 +33,7 @@ impl Context {
     /// # Errors
     /// As [`Context::store`]; and it cannot be made.
     pub fn store_or_new(&mut self, no_passphrase: bool) -> Result<&mut Store, Failure> {
-        if self.store.is_none() && Store::status(&self.home)? == Status::Missing {
+        if self.store.is_none() && self.store_status()? == Status::Missing {
             self.make_home()?;
             let passphrase = if no_passphrase {
                 let home = self.home.display();
@@ -48,9 +48,18 @@ impl Context {
         self.store()
     }
 
+    /// What it takes to open the key store of the home.
+    ///
+    /// # Errors
+    /// Others can reach the home or what is in it.
+    pub fn store_status(&self) -> Result<Status, Failure> {
+        self.close_home()?;
+        Ok(Store::status(&self.home)?)
+    }
+
     fn open_store(&self) -> Result<Store, Failure> {
         let typed = self.prompt.types_passphrase();
-        match Store::status(&self.home)? {
+        match self.store_status()? {
             Status::Missing => Err(StoreError::NotThere(self.home.clone()).into()),
             Status::Open if typed => Ok(Store::open(&self.home, None)?),
             // A passphrase that was given for a store without one is a mistake, which the store names.
@@ -74,7 +83,7 @@ impl Context {
     /// # Errors
     /// As [`Context::store`].
     pub fn profile(&mut self) -> Result<Profile, Failure> {
-        if self.store.is_none() && Store::status(&self.home)? == Status::Missing {
+        if self.store.is_none() && self.store_status()? == Status::Missing {
             return Ok(Profile::default());
         }
         self.store()?.transact(|tx| Ok(tx.profile()))

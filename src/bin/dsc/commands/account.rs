@@ -136,7 +136,7 @@ pub fn passwd(ctx: &mut Context) -> Result<(), Failure> {
 /// [`Failure`]; that the server cannot be reached is none.
 pub fn whoami(ctx: &mut Context) -> Result<(), Failure> {
     let profile = ctx.profile()?;
-    let device = match Store::status(&ctx.home)? {
+    let device = match ctx.store_status()? {
         Status::Missing => None,
         _ => ctx.store()?.transact(|tx| -> Result<_, Failure> {
             Ok(tx.state().map(|state| state.me.address().device.to_string()))
@@ -167,7 +167,7 @@ pub fn whoami(ctx: &mut Context) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure`].
 pub fn passphrase(ctx: &mut Context, remove: bool) -> Result<(), Failure> {
-    let new = match (Store::status(&ctx.home)?, remove) {
+    let new = match (ctx.store_status()?, remove) {
         // The failure of a missing store.
         (Status::Missing, _) => return ctx.store().map(drop),
         (Status::Open, true) => return Err(Failure::failed("the key store has no passphrase")),

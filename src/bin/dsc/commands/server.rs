@@ -49,11 +49,7 @@ pub fn who(ctx: &mut Context, target: &Target) -> Result<(), Failure> {
     let mut connection = begin(ctx)?;
     let (rows, _) = ask(&mut connection, &command(&["/who", target.as_str()]))?;
     for row in &rows {
-        let row = match target {
-            Target::User(_) => user_row(row)?,
-            Target::Room(_) => member_row(row)?,
-        };
-        ctx.out.show(&Event::Row(row))?;
+        ctx.out.show(&Event::Row(user_row(row)?))?;
     }
     connection.quit();
     Ok(())
@@ -153,21 +149,6 @@ fn user_row(row: &str) -> Result<Row, Failure> {
     }
 }
 
-/// `member NAME owner|op|member online|offline`
-fn member_row(row: &str) -> Result<Row, Failure> {
-    let fields = Fields::parse(row);
-    match (fields.kind(), fields.word(1), fields.word(2)) {
-        ("member", Some(user), Some(role)) => Ok(Row::Member {
-            user: user.to_owned(),
-            role: Some(role.to_owned()),
-            roster: None,
-            online: fields.word(3) == Some("online"),
-            trust: None,
-        }),
-        _ => Err(broken(row)),
-    }
-}
-
 fn broken(row: &str) -> Failure {
     Failure::new(Exit::Network, format!("the server does not keep to the protocol: {row}"))
 }
@@ -183,11 +164,8 @@ mod tests {
         assert_eq!(row, Row::User { user: "bob".to_owned(), presence: "away".to_owned(), since, text });
         let row = user_row("user bob online").unwrap();
         assert!(matches!(row, Row::User { since: None, text: None, .. }));
-        let Row::Member { role, online, .. } = member_row("member bob owner online").unwrap() else { panic!() };
-        assert_eq!((role.as_deref(), online), (Some("owner"), true));
-        for bad in ["", "user", "user bob", "member bob op", "x bob online"] {
-            assert!(user_row(bad).is_err());
+        for bad in ["", "user", "user bob", "member bob online"] {
+            assert_eq!(user_row(bad).unwrap_err().exit, Exit::Network);
         }
-        assert_eq!(member_row("user bob online").unwrap_err().exit, Exit::Network);
     }
 }
