@@ -75,12 +75,14 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> World {
         let mut rng = Rng::new(seed);
+        // In some worlds most lines are of programs that encrypt, and fewer people have more of them.
+        let programs = if rng.one_in(3) { 70 } else { 10 };
         let retention = rng.one_in(6);
         let throttled = rng.one_in(4);
         let settings = Settings {
             server_name: "sim".to_owned(),
             registration: Registration::Open,
-            sessions_per_account: rng.within(1, 4),
+            sessions_per_account: if programs > 50 { 4 } else { rng.within(1, 4) },
             messages_per_second: if throttled { 10 } else { 0 },
             message_burst: 30,
             logins_per_minute: if throttled { 10 } else { 0 },
@@ -91,10 +93,8 @@ impl World {
             retention_days: retention.then_some(1),
         };
         let unreadable = if rng.one_in(4) { 8 } else { 200 };
-        // In some worlds most lines are of programs that encrypt, and fewer people have more of them.
-        let programs = if rng.one_in(3) { 70 } else { 10 };
         let accounts = if programs > 50 { rng.within(2, 6) } else { rng.within(6, 24) };
-        let rooms = rng.within(2, 10);
+        let rooms = rng.within(2, if programs > 50 { 3 } else { 10 });
         let body_max = if rng.one_in(2) { 98_304 } else { 20_000 };
         let mut chance = Rng::new(rng.next());
         let random = Box::new(move |bytes: &mut [u8]| {
@@ -272,6 +272,8 @@ impl World {
             1
         } else if self.rng.one_in(12) {
             self.rng.within(10, 80)
+        } else if self.people.programs > 50 {
+            self.rng.within(1, 16)
         } else {
             self.rng.within(1, 3)
         };
