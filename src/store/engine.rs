@@ -74,4 +74,10 @@ impl Engine {
     pub fn answer(&self, query: &Query) -> Result<Answer, Refused> {
         self.sqlite.answer(query)
     }
+
+    /// The records, for tests that look or change behind everybody's back.
+    #[cfg(test)]
+    pub(super) fn records(&self) -> &Sqlite {
+        &self.sqlite
+    }
 }

@@ -1,10 +1,13 @@
 //! The store as its callers see it: the rules on an engine in memory, durability on real files.
 
 mod accounts;
+mod directory;
 mod files;
 mod logs;
 mod messages;
 mod rooms;
+mod rosters;
+mod signals;
 mod threads;
 
 use std::sync::Arc;
@@ -208,6 +211,16 @@ impl World {
             Answer::Rooms { rows, more: false } => rows,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn unregister(&mut self, who: &Person) {
+        let epoch = self.epoch(who.name.as_str());
+        self.apply(Op::Unregister { account: who.id, epoch }).unwrap();
+    }
+
+    /// How many rows a table has.
+    fn rows(&self, table: &str) -> i64 {
+        self.engine.records().number(&format!("SELECT count(*) FROM {table}"))
     }
 
     fn totals(&self) -> Totals {

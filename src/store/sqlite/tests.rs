@@ -26,6 +26,17 @@ impl Sqlite {
     pub(in crate::store) fn change(&self, sql: &str) {
         self.conn.execute_batch(sql).unwrap();
     }
+
+    /// The number that a query finds.
+    pub(in crate::store) fn number(&self, sql: &str) -> i64 {
+        self.conn.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// How the engine would search.
+    pub(in crate::store) fn plan(&self, sql: &str) -> String {
+        let rows = self.list(&format!("EXPLAIN QUERY PLAN {sql}"), [], |row| row.get::<_, String>(3));
+        rows.unwrap().join("; ")
+    }
 }
 
 #[test]

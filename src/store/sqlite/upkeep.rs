@@ -63,11 +63,12 @@ impl Sqlite {
         self.sweep_orphans(&mut budget)?;
         self.sweep_mailboxes(&mut budget)?;
         self.sweep_signals(&mut budget, now)?;
-        self.sweep_rosters(&mut budget)?;
         if let Some(before) = messages_before {
             self.sweep_messages(&mut budget, before)?;
             self.sweep_rooms(&mut budget, before)?;
         }
+        // Behind the rooms, so that it takes those of the rooms that went now.
+        self.sweep_rosters(&mut budget)?;
         Ok(Outcome::Swept { more: budget.is_used_up() })
     }
 

@@ -8,6 +8,7 @@ use super::super::seal::{Column, Sealer};
 use super::super::sqlite::{Guard, Sqlite};
 use super::super::{Database, StoreError};
 use super::*;
+use crate::protocol::{DeviceName, KeyRecord, PoolKind, PrekeyBytes};
 
 fn open(dir: &Path) -> Result<Database, StoreError> {
     Database::open(dir, &ServerKey::load_or_create(dir, None)?)
@@ -45,6 +46,13 @@ fn page(sqlite: &Sqlite, who: &Person, of: &str) -> Vec<String> {
     }
 }
 
+fn signals(sqlite: &Sqlite, who: &Person) -> Vec<(u64, String)> {
+    match sqlite.answer(&Query::Signals { account: who.id, after: 0, limit: 100, max_bytes: usize::MAX }).unwrap() {
+        Answer::Signals { rows, .. } => rows.iter().map(|row| (row.id, row.body.to_string())).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Whether any file of the directory holds `window`.
 fn holds(dir: &Path, window: &[u8]) -> bool {
     fs::read_dir(dir).unwrap().any(|entry| {
@@ -65,7 +73,10 @@ fn nothing_secret_is_plain_in_the_files() {
     let change = ProfileChange { email: Some("mail@example.org".to_owned()), ..ProfileChange::default() };
     apply(&sqlite, &Op::SetProfile { account: alice.id, change });
 
-    let secrets: [&[u8]; 5] = [b"nobody sees", b"posted body", b"topic of", b"example.org", &[0xa5; 16]];
+    let body = "e2e:signalled".into();
+    apply(&sqlite, &Op::AddSignal { sender: alice.clone(), receiver: name("alice"), body });
+
+    let secrets: [&[u8]; 6] = [b"nobody sees", b"posted body", b"topic of", b"example.org", b"signalled", &[0xa5; 16]];
     let wal = fs::metadata(dir.path().join("downstream.db-wal")).unwrap();
     assert!(wal.len() > 0, "what was written is in the write-ahead log still");
     for checkpointed in [false, true] {
@@ -102,6 +113,23 @@ fn what_was_changed_on_disk_is_told_and_takes_nothing_down() {
     ));
     let unreadable = "[the server cannot read this message: its copy is damaged]";
     assert_eq!(page(&sqlite, &bob, "alice"), ["m1", unreadable, unreadable, "m4"]);
+
+    // The same with signals; and one that was moved to another receiver.
+    for (to, body) in [("alice", "e2e:aaaa"), ("bob", "e2e:bbb1"), ("bob", "e2e:bbb2"), ("bob", "e2e:bbb3")] {
+        apply(&sqlite, &Op::AddSignal { sender: alice.clone(), receiver: name(to), body: body.into() });
+    }
+    let body = |to: AccountId, n: u32| format!("(SELECT body FROM signal WHERE id = {} << 32 | {n})", to.0);
+    sqlite.change(&format!(
+        "UPDATE signal SET body = {} WHERE id = {to} << 32 | 1;
+         UPDATE signal SET body = {} WHERE id = {to} << 32 | 2;",
+        body(alice.id, 1),
+        body(bob.id, 3),
+        to = bob.id.0,
+    ));
+    assert_eq!(signals(&sqlite, &bob), [(1, unreadable.into()), (2, unreadable.into()), (3, "e2e:bbb3".into())]);
+    sqlite.change("UPDATE signal SET body = zeroblob(20)");
+    assert_eq!(signals(&sqlite, &alice), [(1, unreadable.into())]);
+    apply(&sqlite, &Op::DropSignal { account: alice.id, id: 1 });
 
     sqlite.change("UPDATE room SET topic = zeroblob(40)");
     let query = Query::Rooms { account: alice.id, glob: None, after: None, limit: 10 };
@@ -150,13 +178,25 @@ fn a_newer_database_is_refused_and_left_alone() {
 /// find everything.
 const VERSION_1: &str = include_str!("../testdata/version1.sql");
 
-#[test]
-fn the_first_version_is_still_understood() {
+/// Frozen with version 2: what it added to a database of version 1.
+const VERSION_2: &str = include_str!("../testdata/version2.sql");
+
+/// A directory with a database of an earlier version.
+fn earlier(versions: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("server.key");
     fs::write(&key, [7; 32]).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-    Connection::open(dir.path().join("downstream.db")).unwrap().execute_batch(VERSION_1).unwrap();
+    let database = Connection::open(dir.path().join("downstream.db")).unwrap();
+    for version in versions {
+        database.execute_batch(version).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn the_first_version_is_still_understood() {
+    let dir = earlier(&[VERSION_1]);
     let database = open(dir.path()).unwrap();
     let names: Vec<_> = database.users().unwrap().into_iter().map(|row| (row.person, row.admin)).collect();
     let alice = Person { id: AccountId(1), name: name("alice") };
@@ -182,9 +222,52 @@ fn the_first_version_is_still_understood() {
     assert_eq!((rows.len(), rows[0].count), (1, 1));
     let Outcome::Appended(results) = apply(&sqlite, &append(&bob, "alice", "reply")) else { panic!() };
     assert_eq!(results[0].as_ref().unwrap().id, MessageId(2));
+
+    // What version 2 brought works on what version 1 left.
+    let device = DeviceName([1; 16]);
+    let record = KeyRecord::Certificate(vec![1; 200]);
+    apply(&sqlite, &Op::PutKeys { account: alice.id, device, record });
+    let Ok(Answer::Pools(pools)) = sqlite.answer(&Query::Pools(alice.id)) else { panic!() };
+    assert_eq!(pools, [Pools { device, dh: 0, post_quantum: 0 }]);
+    apply(&sqlite, &Op::AddSignal { sender: alice, receiver: name("bob"), body: "e2e:AAAA".into() });
+    assert_eq!(signals(&sqlite, &bob), [(1, "e2e:AAAA".into())]);
 }
 
-/// Prints what [`VERSION_1`] was made from; run by hand once for each frozen version.
+#[test]
+fn the_second_version_is_still_understood() {
+    let dir = earlier(&[VERSION_1, VERSION_2]);
+    assert_eq!(records(dir.path()).version(Path::new("x")).unwrap(), super::super::schema::VERSION);
+    let sqlite = records(dir.path());
+    let alice = Person { id: AccountId(1), name: name("alice") };
+    let bob = Person { id: AccountId(2), name: name("bob") };
+    assert_eq!(signals(&sqlite, &bob), [(7, "e2e:c2lnbmFs".into())]);
+    let op = Op::AddSignal { sender: alice.clone(), receiver: name("bob"), body: "e2e:AAAA".into() };
+    let Outcome::Signalled(stored) = apply(&sqlite, &op) else { panic!() };
+    assert_eq!((stored.id, stored.time), (10, at(9_000_000)), "numbers and times go on");
+    apply(&sqlite, &Op::DropSignal { account: bob.id, id: 7 });
+
+    let keys = |ids: std::ops::RangeInclusive<u32>| {
+        let keys = ids.map(|id| PrekeyBytes { id, bytes: [&id.to_be_bytes()[..], &[0xee; 104]].concat() }).collect();
+        let record = KeyRecord::OneTime(PoolKind::Dh, keys);
+        Op::PutKeys { account: bob.id, device: DeviceName([0xdd; 16]), record }
+    };
+    let Outcome::Pools(pools) = apply(&sqlite, &keys(3..=6)) else { panic!() };
+    assert_eq!(pools.dh, 2, "5 waits, 3 and 4 were handed out");
+    let Outcome::Bundles(taken) = apply(&sqlite, &Op::TakeBundles { subject: name("bob"), device: None }) else {
+        panic!()
+    };
+    let wanted = [&[0, 3, 0xdc, 0xdc, 0xdc, 0x51, 1][..], &[0, 0, 0, 5, 0x0b, 0, 0, 0, 0, 8, 0x0c]].concat();
+    assert_eq!((taken.list, taken.bundles), (Some(vec![0xd1]), vec![(DeviceName([0xdd; 16]), wanted)]));
+
+    sqlite.change("UPDATE room SET e2e = 1");
+    let op = Op::AddRoster { account: alice.id, room: room("#den"), epoch: 3, entry: vec![3] };
+    apply(&sqlite, &op);
+    let query = Query::Roster { account: alice.id, room: room("#den"), after: 0, limit: 9, max_bytes: 9999 };
+    let Ok(Answer::Roster(page)) = sqlite.answer(&query) else { panic!() };
+    assert_eq!(page.rows, [(1, vec![1]), (2, vec![2]), (3, vec![3])]);
+}
+
+/// Prints what [`VERSION_1`] and [`VERSION_2`] were made from; run by hand once for each frozen version.
 #[test]
 #[ignore = "writes a new fixture"]
 fn print_a_fixture() {
@@ -209,6 +292,7 @@ fn print_a_fixture() {
     print("verifier 2", Column::Verifier, 2, 2, &plain);
     print("topic", Column::Topic, 1, 1, b"tea");
     print("room", Column::Body, 1, 1 << 32 | 1, b"first");
+    print("signal", Column::Signal, 2, 2 << 32 | 7, b"e2e:c2lnbmFs");
     print("direct", Column::Body, 2, 2 << 32 | 1, b"written once, read for ever");
 }
 

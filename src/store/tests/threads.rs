@@ -2,7 +2,9 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use super::super::{Database, News, Store};
+use super::directory::{certificate, device, dh, post_quantum};
 use super::*;
+use crate::protocol::{KeyRecord, PoolKind};
 
 /// Longer than anything here takes; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -343,6 +345,83 @@ fn a_failing_commit_answers_internal_to_the_whole_batch() {
     assert!(matches!(running.apply(join), Ok(Outcome::Joined(joined)) if joined.entered));
     assert!(running.apply(append(&alice, "bob", "kept")).is_ok());
     assert_eq!(running.page(&bob, "alice"), ["kept"]);
+}
+
+/// Puts a record about the device 1.
+fn put(who: &Person, record: KeyRecord) -> Op {
+    Op::PutKeys { account: who.id, device: device(1), record }
+}
+
+/// Takes `count` bundles of alice in one batch; the ids of the one-time keys in them.
+fn take_at_once(running: &mut Running, count: usize) -> Vec<Result<u32, Refused>> {
+    let release = running.hold();
+    for _ in 0..count {
+        running.submit(Op::TakeBundles { subject: name("alice"), device: None });
+    }
+    release.send(()).unwrap();
+    let ids = running.answers(count).into_iter().map(|(_, done)| match done {
+        Done::Op(Ok(Outcome::Bundles(taken))) => {
+            // Behind the length, the certificate, the signed prekey and the byte that says that there is one.
+            let bundle = &taken.bundles[0].1[2 + 200 + 108..];
+            assert_eq!(bundle[0], 1);
+            Ok(u32::from_be_bytes(bundle[1..5].try_into().unwrap()))
+        }
+        Done::Op(Err(refused)) => Err(refused),
+        other => panic!("{other:?}"),
+    });
+    ids.collect()
+}
+
+#[test]
+fn keys_are_handed_out_once_also_to_many_at_a_time_and_across_lost_batches() {
+    let mut running = Running::start();
+    let alice = running.person("alice");
+    let keys = KeyRecord::OneTime(PoolKind::Dh, (1..=100).map(|id| dh(1, id)).collect());
+    let signed = KeyRecord::SignedPrekey(dh(1, 101));
+    let last = KeyRecord::LastResort(post_quantum(1, 102));
+    for record in [certificate(1), signed, last, keys.clone()] {
+        running.apply(put(&alice, record)).unwrap();
+    }
+    let ids = |range: std::ops::RangeInclusive<u32>| range.map(Ok).collect::<Vec<_>>();
+    assert_eq!(take_at_once(&mut running, 20), ids(1..=20));
+    running.store().tamper(|sqlite| sqlite.fail_next_commit());
+    assert_eq!(take_at_once(&mut running, 20), vec![Err(Refused::Internal); 20], "nobody heard of these");
+    assert_eq!(take_at_once(&mut running, 20), ids(21..=40));
+
+    // The client's record again, after a restart: its answer was lost.
+    drop(running.store.take());
+    let mut running = Running::start_in(running.dir);
+    match running.apply(put(&alice, keys)).unwrap() {
+        Outcome::Pools(pools) => assert_eq!(pools.dh, 60),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(take_at_once(&mut running, 2), ids(41..=42));
+}
+
+#[test]
+fn who_is_deleted_on_the_machine_leaves_no_keys_and_no_signals() {
+    let mut running = Running::start();
+    let [alice, bob] = ["alice", "bob"].map(|name| running.person(name));
+    for who in [&alice, &bob] {
+        running.apply(put(who, certificate(1))).unwrap();
+        let op = Op::AddSignal { sender: alice.clone(), receiver: who.name.clone(), body: "e2e:AAAA".into() };
+        running.apply(op).unwrap();
+    }
+    open(running.dir.path()).delete_user(&name("bob"), at(5_000_000)).unwrap();
+    assert_eq!(running.wait_for_outside(1), [OutsideChange::Deleted(bob.id, Vec::new())]);
+    let signals = |running: &mut Running, who: &Person| match running
+        .ask(Query::Signals { account: who.id, after: 0, limit: 9, max_bytes: 9999 })
+        .unwrap()
+    {
+        Answer::Signals { rows, .. } => rows.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((signals(&mut running, &alice), signals(&mut running, &bob)), (1, 0));
+    let pools = |running: &mut Running, who: &Person| match running.ask(Query::Pools(who.id)).unwrap() {
+        Answer::Pools(rows) => rows.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((pools(&mut running, &alice), pools(&mut running, &bob)), (1, 0));
 }
 
 #[test]
