@@ -1,25 +1,29 @@
 //! The wire, both directions, for the server and its clients alike.
 //!
 //! A line from a client is cut out of the byte stream by [`LineSplitter`], read by [`request::parse`]
-//! and described by the table in [`verb`]; a line from the server is written by [`reply`]. Names,
-//! labels and times are newtypes whose parser is the only constructor.
+//! and described by the table in [`verb`]; a line from the server is written by [`reply`] and read by
+//! [`answer`]. Names, labels and times are newtypes whose parser is the only constructor.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+pub mod answer;
 pub mod envelope;
 pub mod keys;
 pub mod line;
 pub mod name;
 pub mod reply;
 pub mod request;
+pub mod text;
 pub mod time;
 pub mod verb;
 
+pub use answer::{Fields, FileLine, Hello, Malformed, MessageLine, ServerLine, SignalLine, UnreadLine};
 pub use envelope::is_envelope;
 pub use keys::{DeviceName, KeyRecord, KeyUpload, PoolKind, PrekeyBytes};
 pub use line::{LineFault, LineSplitter};
 pub use name::{Label, NameInvalid, PostKey, RoomName, Target, UserName};
 pub use reply::{Code, Head, Line};
 pub use request::{Act, Password, ProfileChange, Request, Show};
+pub use text::{Escaped, escaped};
 pub use time::Timestamp;
 
 /// The protocol that the greeting announces.

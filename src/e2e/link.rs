@@ -170,6 +170,11 @@ impl Pending {
         Code { name: self.request.name(), s: self.s.clone() }
     }
 
+    /// Whether the code's ten minutes are over.
+    pub fn expired(&self, now: Now) -> bool {
+        now.since(self.made) > LIFE
+    }
+
     /// Opens the answer. The caller drops the pending state once this succeeds: it is good once.
     ///
     /// # Errors
@@ -178,7 +183,7 @@ impl Pending {
     /// does not know the code; [`Error::Inner`], [`Error::Signature`], [`Error::Identity`],
     /// [`Error::UnlistedDevice`] if what it says does not hold. The right answer may still come.
     pub fn finish(&self, answer: &[u8], now: Now) -> Result<Linked, Error> {
-        if now.since(self.made) > LIFE {
+        if self.expired(now) {
             return Err(Error::Clock);
         }
         let mut r = Reader::new(answer);

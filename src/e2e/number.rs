@@ -30,6 +30,11 @@ pub fn safety_number(a: (&User, &[u8; 32]), b: (&User, &[u8; 32])) -> String {
     if a <= b { a + &b } else { b + &a }
 }
 
+/// The 30 digits of one account alone: its half of every number.
+pub fn own_digits(user: &User, aik: &[u8; 32]) -> String {
+    half(user.as_bytes(), aik)
+}
+
 /// As people read it: 12 groups of five.
 pub fn grouped(number: &str) -> String {
     let mut out = String::with_capacity(71);

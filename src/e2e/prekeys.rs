@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zeroize::Zeroizing;
 
 use super::bundle::{KeyKind, NO_ID, OPK_POOL, PQK_POOL, PublicKey, Record};
-use super::cert::CertHash;
+use super::cert::{CertHash, Certificate};
 use super::dh::DhPair;
 use super::error::{Damaged, Error, SealError};
 use super::identity::Identity;
@@ -144,6 +144,12 @@ impl Prekeys {
     pub fn rotation_due(&self, me: &Identity, now: Now) -> bool {
         let newest = self.spk.values().find(|held| held.replaced.is_none());
         newest.is_none_or(|held| now.since(held.created) >= ROTATE_AFTER || held.dc != me.cert().hash())
+    }
+
+    /// Whether the newest signed prekey was signed under this certificate: if not, the directory has
+    /// dropped every key before.
+    pub fn signed_under(&self, cert: &Certificate) -> bool {
+        self.spk.values().any(|held| held.replaced.is_none() && held.dc == cert.hash())
     }
 
     /// Erases what was replaced more than 30 days ago, with its part of the replay cache.

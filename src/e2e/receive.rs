@@ -19,7 +19,7 @@ use super::error::Error;
 use super::inner::{Body, Conversation, Inner, Plain, Via, direct_id, inner_hash};
 use super::marks;
 use super::multi;
-use super::name::{Address, Mark, Party, RoomName, User};
+use super::name::{Address, Mark, Party, RoomId, RoomName, User};
 use super::padding::unpad;
 use super::pqxdh;
 use super::prekeys::{Prekeys, handshake_hash};
@@ -97,6 +97,24 @@ struct Found<'a> {
     fresh: bool,
 }
 
+/// Where an opened session came from.
+struct Origin {
+    contact: Contact,
+    prekeys: Option<Prekeys>,
+    first_contact: bool,
+    fresh: bool,
+}
+
+/// A MULTI that holds.
+struct Read {
+    from: Address,
+    mark: Mark,
+    found: Origin,
+    session: Session,
+    raw: Plain,
+    inner: Inner,
+}
+
 impl State {
     /// Opens a line and applies what it changes; a convenience for callers that keep no other state.
     ///
@@ -138,6 +156,34 @@ impl State {
         }
     }
 
+    /// Which device a line says it is from, and the mark that it leaves once it was opened: what a
+    /// client that keeps its marks in a table looks up before [`State::open`]. `None` if it is no
+    /// envelope, or not for this device.
+    pub fn mark_of(&self, line: &Line<'_>) -> Option<(Address, Mark)> {
+        let raw = armour::envelope(line.body).ok()?;
+        let (device, mark) = match Envelope::parse(&raw).ok()? {
+            Envelope::Multi(multi) => (multi.device, marks::mark(multi.slot(self.me.address().device)?.raw)),
+            Envelope::Group(group) => (group.device, marks::mark(group.raw)),
+            Envelope::LinkRequest(_) | Envelope::LinkAnswer(_) => return None,
+        };
+        Some((Address { user: line.sender.clone(), device }, mark))
+    }
+
+    /// The room and epoch of the link that a signal carries, where opening it said
+    /// [`Error::NeedRoster`]: the roster goes at least so far, and until it was read there nothing is sent
+    /// in that room ([`State::hold_room`]).
+    pub fn epoch_of_link(&self, line: &Line<'_>, now: Now, rng: &mut dyn Rng) -> Option<(RoomId, u32)> {
+        let raw = armour::envelope(line.body).ok()?;
+        let (Envelope::Multi(multi), Target::User(receiver)) = (Envelope::parse(&raw).ok()?, line.target) else {
+            return None;
+        };
+        let read = self.read_multi(&multi, line.via, line.sender, receiver, now, rng).ok()?;
+        match &read.inner.body {
+            Body::SenderKey(skdm) => Some((skdm.room, skdm.epoch)),
+            _ => None,
+        }
+    }
+
     fn open_multi(
         &self,
         multi: &Multi<'_>,
@@ -147,23 +193,8 @@ impl State {
         now: Now,
         rng: &mut dyn Rng,
     ) -> Result<Opened, Error> {
-        let from = Address { user: sender.clone(), device: multi.device };
-        if from == *self.me.address() {
-            return Err(Error::Own);
-        }
-        let slot = multi.slot(self.me.address().device).ok_or(Error::NotForThisDevice)?;
-        let mark = self.fresh_mark(&from, slot.raw)?;
-
-        let stranger = Peer::default();
-        let peer = self.peers.get(&from).unwrap_or(&stranger);
-        let found = self.session_of(&from, peer, slot, now)?;
-        let (session, slot_text) = found.session.open(slot, now, rng)?;
-        let padded = multi::open(multi, &slot_text, &from, receiver)?;
-        let raw = Plain::copy_of(unpad(&padded)?);
-        let inner = Inner::parse(&raw)?;
-        inner.check(via, sender)?;
-        self.check_conversation(&inner, via, &session, sender, receiver)?;
-
+        let Read { from, mark, found, session, raw, inner } =
+            self.read_multi(multi, via, sender, receiver, now, rng)?;
         let mut change = Change { prekeys: found.prekeys, mark: Some((from.clone(), mark)), ..Change::default() };
         if let Body::SenderKey(skdm) = &inner.body {
             let room = self.rooms.get(&skdm.room).ok_or(Error::NeedRoster)?;
@@ -178,7 +209,8 @@ impl State {
             ..Notes::default()
         };
         let sid = session.sid();
-        let mut peer = peer.with(session, now);
+        let stranger = Peer::default();
+        let mut peer = self.peers.get(&from).unwrap_or(&stranger).with(session, now);
         if inner.body == Body::Reset {
             peer.reset_received(sid);
         }
@@ -186,6 +218,36 @@ impl State {
         let place = self.note_order(&mut change, &inner, &raw, &from);
         notes.fetch_list = self.note_list(&mut change, found.contact, inner.dl_version);
         Ok(Opened { change, from, inner, raw, notes, place })
+    }
+
+    /// Opens a MULTI and checks what it says, all on copies.
+    fn read_multi(
+        &self,
+        multi: &Multi<'_>,
+        via: Via,
+        sender: &User,
+        receiver: &User,
+        now: Now,
+        rng: &mut dyn Rng,
+    ) -> Result<Read, Error> {
+        let from = Address { user: sender.clone(), device: multi.device };
+        if from == *self.me.address() {
+            return Err(Error::Own);
+        }
+        let slot = multi.slot(self.me.address().device).ok_or(Error::NotForThisDevice)?;
+        let mark = self.fresh_mark(&from, slot.raw)?;
+
+        let stranger = Peer::default();
+        let peer = self.peers.get(&from).unwrap_or(&stranger);
+        let Found { session, contact, prekeys, first_contact, fresh } = self.session_of(&from, peer, slot, now)?;
+        let (session, slot_text) = session.open(slot, now, rng)?;
+        let padded = multi::open(multi, &slot_text, &from, receiver)?;
+        let raw = Plain::copy_of(unpad(&padded)?);
+        let inner = Inner::parse(&raw)?;
+        inner.check(via, sender)?;
+        self.check_conversation(&inner, via, &session, sender, receiver)?;
+        let found = Origin { contact, prekeys, first_contact, fresh };
+        Ok(Read { from, mark, found, session, raw, inner })
     }
 
     /// The session that a slot belongs to: known, or derived from the handshake in front of it.

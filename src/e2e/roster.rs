@@ -172,6 +172,16 @@ impl Entry {
         Ok(Self { raw: raw.to_vec(), room_id, epoch, prev, time, op, room, user, aik, list, signer })
     }
 
+    /// The device list that it carries.
+    pub fn list(&self) -> Option<&DeviceList> {
+        self.list.as_ref()
+    }
+
+    /// Who signed it.
+    pub fn signed_by(&self) -> &User {
+        &self.signer.address().user
+    }
+
     /// H(entry), its signature included.
     pub fn hash(&self) -> [u8; 32] {
         kdf::hash(&[&self.raw])

@@ -1,0 +1,137 @@
+//! The filters for people at `openssl s_client`: a line of the server in, what it says out. Nothing is
+//! asked of a server; what is missing is the exact command to type.
+
+use std::collections::BTreeSet;
+
+use downstream::e2e::error::Error;
+use downstream::protocol::{ServerLine, SignalLine};
+
+use super::receive::account;
+use super::shown::entry_event;
+use super::take::{After, LogLine, LogWhat, Taken, Wish, give_up, take_line, take_signal, unreadable};
+use super::{Client, notice};
+use crate::error::Failure;
+use crate::event::Event;
+
+/// What became of a line.
+#[derive(Debug)]
+pub(crate) enum ByHand {
+    /// It holds nothing to open.
+    Pass,
+    /// It was opened, before or now; what is to be shown.
+    Opened(Vec<Event>),
+    /// It cannot be opened; what is to be shown.
+    Failed(Vec<Event>),
+    /// It can be opened once this was typed and its answer imported or opened.
+    Wants(String),
+}
+
+impl Client<'_> {
+    /// Opens one line.
+    ///
+    /// # Errors
+    /// [`Failure`] of the store.
+    pub(crate) fn open_line(&mut self, line: &str) -> Result<ByHand, Failure> {
+        let parsed = ServerLine::parse(line);
+        let (ServerLine::Row(fields) | ServerLine::Event(fields)) = &parsed else { return Ok(ByHand::Pass) };
+        if let Some(message) = LogLine::read(fields) {
+            return match &message.what {
+                LogWhat::Body(_) => self.open_message(&message),
+                LogWhat::File { .. } => Ok(ByHand::Pass),
+            };
+        }
+        match SignalLine::read(fields) {
+            Ok(signal) => self.open_signal(&signal),
+            Err(_) => Ok(ByHand::Pass),
+        }
+    }
+
+    fn open_message(&mut self, line: &LogLine) -> Result<ByHand, Failure> {
+        self.transact(|tx| {
+            let me = account(tx)?;
+            let conversation = line.conversation(&me);
+            if let Some(entry) = tx.entry(&conversation, line.id)? {
+                let failed = matches!(entry.what, crate::store::What::Failed { .. });
+                let events: Vec<Event> = entry_event(tx, &me, &entry)?.into_iter().collect();
+                return Ok(if failed { ByHand::Failed(events) } else { ByHand::Opened(events) });
+            }
+            let mut after = After::default();
+            let taken = take_line(tx, &me, line, &conversation, &mut after)?;
+            Ok(match taken {
+                Taken::Wants(Wish::List(user))
+                    if after.lists.is_empty()
+                        && tx.state().is_some_and(|s| s.contacts.get(&user).is_none_or(|c| c.list().is_none())) =>
+                {
+                    ByHand::Wants(format!("/keys get {user} only=certs"))
+                }
+                Taken::Wants(Wish::List(_)) => {
+                    give_up(tx, line, &conversation, Error::UnlistedDevice, &mut after)?;
+                    ByHand::Failed(after.events)
+                }
+                Taken::Wants(Wish::Roster(room)) => ByHand::Wants(format!("/roster {room}")),
+                Taken::Wants(Wish::Signals) | Taken::Hold => ByHand::Wants("/signals".to_owned()),
+                Taken::Done if after.events.is_empty() => ByHand::Opened(vec![not_shown(&line.sender, line.id)]),
+                Taken::Done => finished(after),
+            })
+        })
+    }
+
+    fn open_signal(&mut self, signal: &SignalLine<'_>) -> Result<ByHand, Failure> {
+        self.transact(|tx| {
+            let mut after = After::default();
+            let taken = take_signal(tx, signal, &mut after)?;
+            Ok(match taken {
+                None => ByHand::Opened(vec![notice(
+                    "other-device",
+                    Some(signal.sender.as_str()),
+                    format!("signal {} of {} is for another device", signal.id, signal.sender),
+                )]),
+                Some(Taken::Wants(Wish::List(user))) => ByHand::Wants(format!("/keys get {user} only=certs")),
+                Some(Taken::Wants(Wish::Roster(room))) => ByHand::Wants(format!("/roster {room}")),
+                Some(Taken::Hold | Taken::Wants(Wish::Signals)) => {
+                    ByHand::Failed(vec![unreadable(signal.sender.as_str(), &signal.sender, None, Error::NeedRoster)])
+                }
+                Some(Taken::Done) => {
+                    if after.events.is_empty() {
+                        let text = format!(
+                            "{} has sent a room's key; `/ack signals {}` erases it at the server",
+                            signal.sender, signal.id
+                        );
+                        after.events.push(notice("signal", Some(signal.sender.as_str()), text));
+                    }
+                    finished(after)
+                }
+            })
+        })
+    }
+}
+
+fn finished(after: After) -> ByHand {
+    let mut events = after.events;
+    for user in &after.lists {
+        events.push(notice(
+            "list-wanted",
+            Some(user.as_str()),
+            format!("before you answer: type /keys get {user} only=certs and give its rows to `dsc import`"),
+        ));
+    }
+    if !after.resets.is_empty() {
+        let who: BTreeSet<String> = after.resets.iter().map(|(address, _, _)| address.to_string()).collect();
+        let who = who.into_iter().collect::<Vec<_>>().join(", ");
+        events.push(notice(
+            "reset-wanted",
+            None,
+            format!("the session with {who} is broken: the next `dsc fetch` begins it anew"),
+        ));
+    }
+    let failed = events.iter().any(|event| matches!(event, Event::Unreadable { .. }));
+    if failed { ByHand::Failed(events) } else { ByHand::Opened(events) }
+}
+
+fn not_shown(sender: &downstream::protocol::UserName, id: u64) -> Event {
+    notice(
+        "not-shown",
+        Some(sender.as_str()),
+        format!("message {id} of {sender} is one's own, or was sealed before this device was listed"),
+    )
+}

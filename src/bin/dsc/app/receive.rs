@@ -1,0 +1,306 @@
+//! Taking in what the server has: rosters first, then signals, then the logs, each from where this
+//! device stopped.
+//!
+//! A line is opened once. What it changes is committed together with its text and the cursor of its
+//! conversation, and only then shown; whatever is seen again is answered from the history or passed over.
+
+use std::collections::BTreeSet;
+
+use downstream::e2e::error::Error;
+use downstream::e2e::name::User;
+use downstream::protocol::{Fields, RoomName, SignalLine, Target, Timestamp, UnreadLine, UserName};
+
+use super::take::{
+    After, LogLine, LogWhat, Taken, Wish, give_up, held_signal, hold, let_go, take_line, take_signal, unreadable,
+};
+use super::{Client, now, sealed_room, state};
+use crate::error::{Exit, Failure};
+use crate::event::{Event, Mark};
+use crate::store::Tx;
+
+/// Lines opened in one transaction: a page costs one sync of the disk, not a hundred, and other
+/// processes that share the home get their turn in between.
+const BATCH: usize = 100;
+/// Messages asked for at once: the most that the server gives.
+const PAGE: usize = 1000;
+/// Pages of signals read in one go; a server that always says `more` ends here, not never.
+const SIGNAL_PAGES: usize = 64;
+
+/// Which logs are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reading<'t> {
+    /// All of them.
+    All,
+    /// These.
+    Only(&'t [Target]),
+}
+
+impl Client<'_> {
+    /// Rosters, signals, logs.
+    pub(crate) fn catch_up(&mut self, reading: Reading<'_>) -> Result<(), Failure> {
+        let after = self.transact(|tx| {
+            let mut after = After::default();
+            let old = tx.expire(now().ms())?;
+            let_go(tx, &old, &mut after)?;
+            Ok(after)
+        })?;
+        self.follow(after)?;
+        self.read_rosters()?;
+        self.read_signals()?;
+        self.read_logs(reading)?;
+        if self.transact(|tx| Ok(!tx.held()?.is_empty()))? {
+            // A key may have come while the logs were read.
+            self.read_signals()?;
+        }
+        self.flush()?;
+        Ok(())
+    }
+
+    fn read_logs(&mut self, reading: Reading<'_>) -> Result<(), Failure> {
+        let targets = match reading {
+            Reading::Only(targets) => targets.to_vec(),
+            Reading::All => {
+                let (rows, _) = self.command("/unread all")?;
+                let mut behind = Vec::new();
+                for row in &rows {
+                    let Ok(unread) = UnreadLine::read(&Fields::parse(row)) else { continue };
+                    let cursor = self.transact(|tx| Ok(tx.cursor(&unread.target).unwrap_or(0)))?;
+                    if unread.count > 0 || unread.last > cursor {
+                        behind.push(unread.target);
+                    }
+                }
+                behind
+            }
+        };
+        targets.iter().try_for_each(|target| self.read_log(target))
+    }
+
+    /// Reads one log from the cursor to its end.
+    fn read_log(&mut self, target: &Target) -> Result<(), Failure> {
+        let begun = self.transact(|tx| Ok(tx.cursor(target).unwrap_or(0)))?;
+        let mut cursor = begun;
+        loop {
+            let (rows, reply) = self.command(&format!("/fetch {target} after={cursor} limit={PAGE}"))?;
+            let lines: Vec<LogLine> = rows
+                .iter()
+                .filter_map(|row| LogLine::read(&Fields::parse(row)))
+                .filter(|line| line.id > cursor)
+                .collect();
+            let Some(last) = lines.iter().map(|line| line.id).max() else { break };
+            self.take_log(&lines)?;
+            cursor = last;
+            if reply.key("more") != Some("yes") {
+                break;
+            }
+        }
+        if let Target::Room(room) = target {
+            self.transact(|tx| read_to_end(tx, room))?;
+        }
+        if cursor > begun {
+            self.mark_read(target, cursor)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the server how far the account has read. A refusal is no failure of reading.
+    pub(crate) fn mark_read(&mut self, target: &Target, id: u64) -> Result<(), Failure> {
+        self.ask(&format!("/ack {target} {id}"))?;
+        Ok(())
+    }
+
+    /// Takes in lines of logs, in order: live ones and those of a page alike.
+    pub(super) fn take_log(&mut self, lines: &[LogLine]) -> Result<(), Failure> {
+        let me = self.transact(|tx| account(tx))?;
+        let mut rest = lines;
+        // What was asked for once and did not help is not asked for again: a log of junk costs one question.
+        let mut tried = BTreeSet::new();
+        while !rest.is_empty() {
+            let (done, wish, after) = self.transact(|tx| {
+                let mut after = After::default();
+                for (i, line) in rest.iter().take(BATCH).enumerate() {
+                    let conversation = line.conversation(&me);
+                    if line.id <= tx.cursor(&conversation).unwrap_or(0) {
+                        continue;
+                    }
+                    match take_line(tx, &me, line, &conversation, &mut after)? {
+                        Taken::Done => {}
+                        Taken::Wants(wish) if !tried.contains(&wish) => return Ok((i, Some(wish), after)),
+                        Taken::Wants(Wish::List(_)) => {
+                            give_up(tx, line, &conversation, Error::UnlistedDevice, &mut after)?
+                        }
+                        Taken::Hold | Taken::Wants(_) => hold(tx, line, &conversation, &mut after)?,
+                    }
+                    tx.set_cursor(&conversation, line.id);
+                }
+                Ok((rest.len().min(BATCH), None, after))
+            })?;
+            self.follow(after)?;
+            rest = rest.get(done..).unwrap_or_default();
+            if let Some(wish) = wish {
+                self.grant(&wish)?;
+                tried.insert(wish);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all waiting signals.
+    pub(super) fn read_signals(&mut self) -> Result<(), Failure> {
+        let mut after = 0;
+        for _ in 0..SIGNAL_PAGES {
+            let (rows, reply) = self.command(&format!("/signals after={after}"))?;
+            let signals: Vec<SignalLine<'_>> =
+                rows.iter().filter_map(|row| SignalLine::read(&Fields::parse(row)).ok()).collect();
+            let Some(last) = signals.iter().map(|signal| signal.id).max() else { break };
+            self.take_signals(&signals)?;
+            if reply.key("more") != Some("yes") || last <= after {
+                break;
+            }
+            after = last;
+        }
+        Ok(())
+    }
+
+    /// Takes in signals and acknowledges those that were for this device.
+    pub(super) fn take_signals(&mut self, signals: &[SignalLine<'_>]) -> Result<(), Failure> {
+        let mut rest = signals;
+        let mut tried = BTreeSet::new();
+        while !rest.is_empty() {
+            let (done, wish, after, erase) = self.transact(|tx| {
+                let (mut after, mut erase) = (After::default(), Vec::new());
+                for (i, signal) in rest.iter().take(BATCH).enumerate() {
+                    match take_signal(tx, signal, &mut after)? {
+                        Some(Taken::Done) => erase.push(signal.id),
+                        Some(Taken::Wants(wish)) if !tried.contains(&wish) => return Ok((i, Some(wish), after, erase)),
+                        Some(Taken::Wants(Wish::List(_))) => {
+                            let event = unreadable(signal.sender.as_str(), &signal.sender, None, Error::UnlistedDevice);
+                            after.events.push(event);
+                            erase.push(signal.id);
+                        }
+                        Some(Taken::Hold | Taken::Wants(_)) => {
+                            let dropped = tx.hold(held_signal(signal))?;
+                            let_go(tx, &dropped, &mut after)?;
+                            erase.push(signal.id);
+                        }
+                        None => {}
+                    }
+                }
+                Ok((rest.len().min(BATCH), None, after, erase))
+            })?;
+            self.follow(after)?;
+            let erase: Vec<String> = erase.iter().map(|id| format!("/ack signals {id}")).collect();
+            let erase: Vec<&str> = erase.iter().map(String::as_str).collect();
+            // A signal that is gone already (another process was quicker) is as good.
+            self.server.ask_all(&erase)?;
+            rest = rest.get(done..).unwrap_or_default();
+            if let Some(wish) = wish {
+                self.grant(&wish)?;
+                tried.insert(wish);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens again what waited for a key or a roster.
+    pub(super) fn retry_held(&mut self) -> Result<(), Failure> {
+        let after = self.transact(|tx| {
+            let me = account(tx)?;
+            let (mut after, mut released) = (After::default(), false);
+            for (key, held) in tx.held()? {
+                let taken = match &held.target {
+                    None => {
+                        let signal = SignalLine {
+                            id: held.id,
+                            time: Timestamp::from_millis(held.time_ms),
+                            sender: held.sender.clone(),
+                            body: &held.body,
+                        };
+                        take_signal(tx, &signal, &mut after)?.unwrap_or(Taken::Done)
+                    }
+                    Some(target) => {
+                        let line = LogLine {
+                            id: held.id,
+                            time: Timestamp::from_millis(held.time_ms),
+                            target: target.clone(),
+                            sender: held.sender.clone(),
+                            what: LogWhat::Body(held.body.clone()),
+                        };
+                        let before = after.events.len();
+                        let taken = take_line(tx, &me, &line, target, &mut after)?;
+                        for event in after.events.iter_mut().skip(before) {
+                            if let Event::Message(message) = event {
+                                message.marks.push(Mark::Late);
+                            }
+                        }
+                        taken
+                    }
+                };
+                if matches!(taken, Taken::Done) {
+                    tx.release(key)?;
+                    released = true;
+                }
+            }
+            // A key that was held itself may open more; what opened nothing is not tried again.
+            after.new_chain &= released;
+            Ok(after)
+        })?;
+        self.follow(after)
+    }
+
+    fn grant(&mut self, wish: &Wish) -> Result<(), Failure> {
+        match wish {
+            Wish::List(user) => self.learn_or_alarm(user),
+            Wish::Roster(room) => self.read_roster(room),
+            Wish::Signals => self.read_signals(),
+        }
+    }
+
+    /// Fetches an account's list; an identity that changed was shown as an alarm and is no reason to stop
+    /// reading.
+    pub(super) fn learn_or_alarm(&mut self, user: &User) -> Result<(), Failure> {
+        match self.learn(user) {
+            Err(failure) if matches!(failure.exit, Exit::Network | Exit::NoSession) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows what was committed and does what it asks for.
+    fn follow(&mut self, after: After) -> Result<(), Failure> {
+        self.say_all(&after.events)?;
+        for user in &after.lists {
+            self.learn_or_alarm(user)?;
+        }
+        for (address, error, mark) in after.resets {
+            self.reset(&address, error, mark)?;
+        }
+        for (address, room) in after.chain_requests {
+            self.answer_chain_request(&address, &room)?;
+        }
+        for (address, room, chain) in after.ask_chains {
+            self.ask_for_chain(&address, room, chain)?;
+        }
+        if after.new_chain {
+            self.retry_held()?;
+        }
+        Ok(())
+    }
+}
+
+/// This device's account, by its name on the wire.
+pub(crate) fn account(tx: &Tx<'_>) -> Result<UserName, Failure> {
+    if let Some(state) = tx.state() {
+        return super::wire_user(state.me.user());
+    }
+    tx.profile().user.ok_or_else(super::no_keys)
+}
+
+fn read_to_end(tx: &mut Tx<'_>, room: &RoomName) -> Result<(), Failure> {
+    let name = sealed_room(room)?;
+    let Some(known) = tx.state().and_then(|state| state.room_named(&name)) else { return Ok(()) };
+    let change = state(tx)?.read_to_end(&known.roster.id());
+    let changed = change.chains.iter().any(|(_, chains)| *chains.to_row() != *known.chains.to_row());
+    if changed {
+        tx.apply(change);
+    }
+    Ok(())
+}

@@ -1,0 +1,498 @@
+//! Opening one line: a message of a log, or a signal. What it changes is staged in the caller's
+//! transaction; what it asks for is handed back.
+
+use std::collections::BTreeSet;
+
+use downstream::e2e::armour;
+use downstream::e2e::contact::Contact;
+use downstream::e2e::envelope::Envelope;
+use downstream::e2e::error::Error;
+use downstream::e2e::inner::{Body, Via};
+use downstream::e2e::marks;
+use downstream::e2e::name::{Address, ChainId, Mark as EnvelopeMark, RoomId, RoomName as SealedRoom, User};
+use downstream::e2e::receive::{Line, Opened, Target as SealedTarget};
+use downstream::protocol::{Fields, FileLine, MessageLine, SignalLine, Target, Timestamp, UserName};
+
+use super::shown::message_event;
+use super::{Os, alarm, device_name, is_sealed_room, notice, now, sealed_room, sealed_user, state};
+use crate::error::Failure;
+use crate::event::{Content, Event, Mark, Message};
+use crate::store::{Entry, Held, Tx, What};
+
+/// Seconds between two requests for the same chain.
+const ASK_CHAIN_EVERY: u64 = 3600;
+
+/// A line of a log.
+#[derive(Debug, Clone)]
+pub(super) struct LogLine {
+    pub(super) id: u64,
+    pub(super) time: Timestamp,
+    /// As on the line: the room or the receiver.
+    pub(super) target: Target,
+    pub(super) sender: UserName,
+    pub(super) what: LogWhat,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum LogWhat {
+    Body(String),
+    /// A file sent in clear: size, SHA-256, name.
+    File {
+        size: u64,
+        sha256: String,
+        name: String,
+    },
+}
+
+impl LogLine {
+    /// Reads a row or event of a log.
+    pub(super) fn read(fields: &Fields<'_>) -> Option<LogLine> {
+        if let Ok(MessageLine { id, time, target, sender, body, .. }) = MessageLine::read(fields) {
+            return Some(LogLine { id, time, target, sender, what: LogWhat::Body(body.to_owned()) });
+        }
+        let FileLine { id, time, target, sender, size, sha256, name, .. } = FileLine::read(fields).ok()?;
+        let what = LogWhat::File { size, sha256: armour::hex(&sha256), name: name.to_owned() };
+        Some(LogLine { id, time, target, sender, what })
+    }
+
+    /// The room, or the other person.
+    pub(super) fn conversation(&self, me: &UserName) -> Target {
+        match &self.target {
+            Target::User(receiver) if receiver == me => Target::User(self.sender.clone()),
+            target => target.clone(),
+        }
+    }
+}
+
+/// What a line wants before it can be opened.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wish {
+    List(User),
+    Roster(SealedRoom),
+    Signals,
+}
+
+/// What is to be done once a batch is committed.
+#[derive(Debug, Default)]
+pub(super) struct After {
+    pub(super) events: Vec<Event>,
+    pub(super) lists: BTreeSet<User>,
+    pub(super) resets: Vec<(Address, Error, EnvelopeMark)>,
+    pub(super) chain_requests: Vec<(Address, RoomId)>,
+    pub(super) ask_chains: Vec<(Address, RoomId, ChainId)>,
+    pub(super) new_chain: bool,
+}
+
+/// What became of one line.
+pub(super) enum Taken {
+    Done,
+    /// It is to be kept until its key or roster is there.
+    Hold,
+    Wants(Wish),
+}
+
+/// Opens one line of a log; what it changes is staged.
+pub(super) fn take_line(
+    tx: &mut Tx<'_>,
+    me: &UserName,
+    line: &LogLine,
+    conversation: &Target,
+    after: &mut After,
+) -> Result<Taken, Failure> {
+    let body = match &line.what {
+        LogWhat::Body(body) => body,
+        LogWhat::File { size, sha256, name } => {
+            let content = Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() };
+            after.events.push(Event::Message(plain_message(me, line, conversation, content)));
+            return Ok(Taken::Done);
+        }
+    };
+    let sealed = body.starts_with(armour::BODY_PREFIX);
+    let e2e_room = match conversation {
+        Target::Room(room) => is_sealed_room(tx, room)?,
+        Target::User(_) => false,
+    };
+    if !sealed && !e2e_room {
+        let entry = Entry {
+            target: conversation.clone(),
+            id: Some(line.id),
+            time_ms: line.time.as_millis(),
+            sender: line.sender.clone(),
+            what: What::Plain { text: body.clone() },
+            marks: vec![Mark::Plain],
+        };
+        tx.record(entry)?;
+        after.events.push(Event::Message(plain_message(me, line, conversation, Content::Text { text: body.clone() })));
+        return Ok(Taken::Done);
+    }
+    if tx.state().is_none() {
+        after.events.push(unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::NotForThisDevice));
+        return Ok(Taken::Done);
+    }
+    let Ok(sender) = sealed_user(&line.sender) else { return Ok(Taken::Done) };
+    let (user, room);
+    let target = match &line.target {
+        Target::User(receiver) => {
+            user = sealed_user(receiver)?;
+            SealedTarget::User(&user)
+        }
+        Target::Room(name) => {
+            room = sealed_room(name)?;
+            SealedTarget::Room(&room)
+        }
+    };
+    let sealed_line = Line { via: Via::Message, sender: &sender, target, body };
+    let marked = state(tx)?.mark_of(&sealed_line);
+    if let Some((from, mark)) = &marked {
+        tx.seen(from, *mark)?;
+    }
+    let opened = match state(tx)?.open(&sealed_line, now(), &mut Os) {
+        Ok(opened) => opened,
+        Err(error) => return not_opened(tx, line, conversation, target, &sender, marked, error, after),
+    };
+    let fresh = !tx.heard(&opened.from, opened.inner.msg_id)?;
+    let marks = marks_of(&opened);
+    before_commit(tx, &opened, &sender, after)?;
+    if fresh {
+        let entry = Entry {
+            target: conversation.clone(),
+            id: Some(line.id),
+            time_ms: line.time.as_millis(),
+            sender: line.sender.clone(),
+            what: What::Sealed { device: opened.from.device, inner: opened.raw.clone() },
+            marks: marks.clone(),
+        };
+        let event = message_event(&entry, me, device_name(tx, &opened.from), &opened.inner);
+        after.events.push(Event::Message(event));
+        tx.record(entry)?;
+    }
+    let place = opened.place;
+    let from = opened.from.clone();
+    let missed_before = missing_before(tx, &opened)?;
+    tx.apply(opened.change);
+    if let Some(place) = place
+        && place.missing > missed_before
+    {
+        after.events.push(Event::Missing {
+            target: conversation.to_string(),
+            sender: line.sender.to_string(),
+            device: device_name(tx, &from),
+            count: place.missing,
+        });
+    }
+    Ok(Taken::Done)
+}
+
+fn missing_before(tx: &Tx<'_>, opened: &Opened) -> Result<u64, Failure> {
+    let key = (opened.from.clone(), opened.inner.conversation);
+    Ok(state(tx)?.threads.get(&key).map_or(0, downstream::e2e::thread::Thread::missing))
+}
+
+/// What is said of the sender beside a message that opened.
+fn before_commit(tx: &Tx<'_>, opened: &Opened, sender: &User, after: &mut After) -> Result<(), Failure> {
+    if opened.notes.fetch_list {
+        after.lists.insert(sender.clone());
+    }
+    if opened.notes.first_contact && !opened.notes.sent_copy {
+        let me = &state(tx)?.me;
+        let aik = opened.change.contacts.iter().find(|contact| contact.user() == sender).map(Contact::aik);
+        if let Some(aik) = aik {
+            let number = downstream::e2e::number::safety_number((me.user(), me.aik()), (sender, aik));
+            let number = downstream::e2e::number::grouped(&number);
+            after.events.push(notice(
+                "first-contact",
+                Some(sender.as_str()),
+                format!("first contact with {sender}; compare this number with them: {number}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn marks_of(opened: &Opened) -> Vec<Mark> {
+    let notes = &opened.notes;
+    let all = [
+        (notes.first_contact && !notes.sent_copy, Mark::FirstContact),
+        (notes.weak, Mark::Weak),
+        (opened.place.is_some_and(|place| place.conflict), Mark::Conflict),
+        (notes.room.removed, Mark::Removed),
+        (notes.room.old_roster, Mark::OldRoster),
+    ];
+    all.into_iter().filter_map(|(holds, mark)| holds.then_some(mark)).collect()
+}
+
+#[expect(clippy::too_many_arguments, reason = "all that is known of a line that failed; it has one caller")]
+fn not_opened(
+    tx: &mut Tx<'_>,
+    line: &LogLine,
+    conversation: &Target,
+    target: SealedTarget<'_>,
+    sender: &User,
+    marked: Option<(Address, EnvelopeMark)>,
+    error: Error,
+    after: &mut After,
+) -> Result<Taken, Failure> {
+    match error {
+        Error::Random => return Err(super::no_random()),
+        Error::NotForThisDevice | Error::BeforeChain => return Ok(Taken::Done),
+        Error::Own => {
+            // One's own words stand in the history; those that were only printed get their number now.
+            if let LogWhat::Body(body) = &line.what
+                && let Ok(raw) = armour::envelope(body)
+            {
+                tx.came_back(conversation, marks::mark(&raw), line.id, line.time.as_millis())?;
+            }
+            return Ok(Taken::Done);
+        }
+        Error::UnlistedDevice => return Ok(Taken::Wants(Wish::List(sender.clone()))),
+        Error::NeedRoster => {
+            if let SealedTarget::Room(room) = target {
+                return Ok(Taken::Wants(Wish::Roster(room.clone())));
+            }
+        }
+        Error::NoChain => return Ok(Taken::Wants(Wish::Signals)),
+        _ => {}
+    }
+    if error == Error::Identity {
+        after.events.push(alarm(
+            "identity-changed",
+            sender.as_str(),
+            format!("a message of {sender} is not under the identity that is pinned; it is not opened"),
+        ));
+    }
+    give_up(tx, line, conversation, error, after)?;
+    if let Some((from, mark)) = marked
+        && error.calls_for_reset()
+        && matches!(target, SealedTarget::User(_))
+    {
+        after.resets.push((from, error, mark));
+    }
+    Ok(Taken::Done)
+}
+
+/// Records and shows that a line cannot be opened.
+pub(super) fn give_up(
+    tx: &mut Tx<'_>,
+    line: &LogLine,
+    conversation: &Target,
+    error: Error,
+    after: &mut After,
+) -> Result<(), Failure> {
+    tx.record(Entry {
+        target: conversation.clone(),
+        id: Some(line.id),
+        time_ms: line.time.as_millis(),
+        sender: line.sender.clone(),
+        what: What::Failed { code: error.code().to_owned() },
+        marks: Vec::new(),
+    })?;
+    after.events.push(unreadable(conversation.as_str(), &line.sender, Some(line.id), error));
+    Ok(())
+}
+
+/// Keeps a line until its key is there, and asks its sender for it.
+pub(super) fn hold(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, after: &mut After) -> Result<(), Failure> {
+    let LogWhat::Body(body) = &line.what else { return Ok(()) };
+    let dropped = tx.hold(Held {
+        target: Some(conversation.clone()),
+        id: line.id,
+        time_ms: line.time.as_millis(),
+        sender: line.sender.clone(),
+        body: body.clone(),
+        since_ms: now().ms(),
+    })?;
+    let_go(tx, &dropped, after)?;
+    let text = format!("a message of {} in {conversation} waits for its key", line.sender);
+    after.events.push(notice("waiting", Some(line.sender.as_str()), text));
+    if let Ok(raw) = armour::envelope(body)
+        && let Ok(Envelope::Group(group)) = Envelope::parse(&raw)
+    {
+        let from = Address { user: sealed_user(&line.sender)?, device: group.device };
+        let key = format!("asked/{}", group.chain);
+        let last = tx.setting(&key).and_then(|bytes| bytes.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes);
+        if now().secs().saturating_sub(last) >= ASK_CHAIN_EVERY {
+            tx.set_setting(&key, &now().secs().to_be_bytes());
+            after.ask_chains.push((from, group.room, group.chain));
+        }
+    }
+    Ok(())
+}
+
+/// Lines that waited for a key until there was no time or room for them any more.
+pub(super) fn let_go(tx: &mut Tx<'_>, lines: &[Held], after: &mut After) -> Result<(), Failure> {
+    for held in lines {
+        let Some(target) = &held.target else { continue };
+        tx.record(Entry {
+            target: target.clone(),
+            id: Some(held.id),
+            time_ms: held.time_ms,
+            sender: held.sender.clone(),
+            what: What::Failed { code: Error::NoChain.code().to_owned() },
+            marks: Vec::new(),
+        })?;
+        after.events.push(unreadable(target.as_str(), &held.sender, Some(held.id), Error::NoChain));
+    }
+    Ok(())
+}
+
+/// Opens a signal; `None` if it is for another device.
+pub(super) fn take_signal(
+    tx: &mut Tx<'_>,
+    signal: &SignalLine<'_>,
+    after: &mut After,
+) -> Result<Option<Taken>, Failure> {
+    let Some(known) = tx.state() else { return Ok(None) };
+    let me = known.me.user().clone();
+    let Ok(sender) = sealed_user(&signal.sender) else { return Ok(Some(Taken::Done)) };
+    if let Ok(raw) = armour::envelope(signal.body)
+        && super::link::is_link(&raw)
+    {
+        // What belongs to the linking of a device is between `dsc link` here and there.
+        let passed = super::link::passed_by(tx, &sender, signal, &raw, &mut after.events)?;
+        return Ok(passed.map(|()| Taken::Done));
+    }
+    let line = Line { via: Via::Signal, sender: &sender, target: SealedTarget::User(&me), body: signal.body };
+    let marked = known.mark_of(&line);
+    if let Some((from, mark)) = &marked {
+        tx.seen(from, *mark)?;
+    }
+    let opened = match state(tx)?.open(&line, now(), &mut Os) {
+        Ok(opened) => opened,
+        Err(Error::NotForThisDevice) => return Ok(None),
+        Err(Error::Own | Error::Replay) => return Ok(Some(Taken::Done)),
+        Err(Error::Random) => return Err(super::no_random()),
+        Err(Error::UnlistedDevice) => return Ok(Some(Taken::Wants(Wish::List(sender)))),
+        Err(Error::NeedRoster) => {
+            // While the roster is behind what others know, nothing is sent there.
+            let heard = state(tx)?.epoch_of_link(&line, now(), &mut Os);
+            let Some((room, epoch)) = heard else { return Ok(Some(Taken::Hold)) };
+            let Some(name) = state(tx)?.rooms.get(&room).map(|room| room.roster.name().clone()) else {
+                return Ok(Some(Taken::Hold));
+            };
+            let change = state(tx)?.hold_room(&room, epoch);
+            tx.apply(change);
+            return Ok(Some(Taken::Wants(Wish::Roster(name))));
+        }
+        Err(error) => {
+            after.events.push(unreadable(signal.sender.as_str(), &signal.sender, None, error));
+            if let Some((from, mark)) = marked
+                && error.calls_for_reset()
+            {
+                after.resets.push((from, error, mark));
+            }
+            return Ok(Some(Taken::Done));
+        }
+    };
+    before_commit(tx, &opened, &sender, after)?;
+    let shown = format!("{sender}/{}", device_name(tx, &opened.from));
+    match &opened.inner.body {
+        Body::SenderKey(_) => after.new_chain = true,
+        Body::Reset => after.events.push(notice(
+            "reset",
+            Some(sender.as_str()),
+            format!("{shown} could not open a message and began anew; ask whether something is missing"),
+        )),
+        Body::ChainRequest { room, .. } => after.chain_requests.push((opened.from.clone(), *room)),
+        Body::Receipt { read, messages } => {
+            let what = if *read { "read" } else { "received" };
+            after.events.push(notice(
+                what,
+                Some(sender.as_str()),
+                format!("{shown} has {what} {} message(s)", messages.len()),
+            ));
+        }
+        Body::Text(_) | Body::File(_) | Body::Change { .. } => {}
+    }
+    tx.apply(opened.change);
+    Ok(Some(Taken::Done))
+}
+
+pub(super) fn held_signal(signal: &SignalLine<'_>) -> Held {
+    Held {
+        target: None,
+        id: signal.id,
+        time_ms: signal.time.as_millis(),
+        sender: signal.sender.clone(),
+        body: signal.body.to_owned(),
+        since_ms: now().ms(),
+    }
+}
+
+fn plain_message(me: &UserName, line: &LogLine, conversation: &Target, content: Content) -> Message {
+    Message {
+        target: conversation.to_string(),
+        sender: line.sender.to_string(),
+        device: None,
+        id: Some(line.id),
+        time: Some(line.time.to_string()),
+        msg_id: None,
+        encrypted: false,
+        own: line.sender == *me,
+        content,
+        marks: vec![Mark::Plain],
+    }
+}
+
+/// The event for a line that cannot be opened.
+pub(super) fn unreadable(target: &str, sender: &UserName, id: Option<u64>, error: Error) -> Event {
+    Event::Unreadable {
+        target: target.to_owned(),
+        sender: sender.to_string(),
+        id,
+        code: error.code().to_owned(),
+        text: meaning(error).to_owned(),
+    }
+}
+
+/// What a code means for the reader.
+pub(crate) fn meaning(error: Error) -> &'static str {
+    match error {
+        Error::Syntax => "this is no envelope",
+        Error::Plain => "clear text where only sealed messages are said",
+        Error::Identity => "sealed under another identity than the pinned one",
+        Error::UnlistedDevice => "from a device that its account does not list",
+        Error::NoSession => "the session it belongs to is not here (any more)",
+        Error::NoPrekey => "made with a key that is used or expired",
+        Error::Handshake | Error::LowOrder => "the handshake does not hold",
+        Error::Signature => "a signature does not hold",
+        Error::Commit | Error::Auth => "it was changed on the way, or sealed with another key",
+        Error::Payload => "its parts do not belong together",
+        Error::Padding | Error::Inner => "its sender does not keep to the rules",
+        Error::Replay => "it was opened before",
+        Error::Reused => "its place was used by another message: a restored or cloned store",
+        Error::TooFar => "too many messages before it are missing",
+        Error::Clock => "its time is too far ahead",
+        Error::NotForThisDevice => "sealed before this device was listed",
+        Error::Own => "sealed by this device, which keeps no copy",
+        Error::NeedRoster => "the room's roster has not been read so far",
+        Error::NoChain => "its key has not come",
+        Error::BeforeChain => "sealed before this device was given the key",
+        Error::ClosedChain => "sealed with a key that its sender has given up",
+        Error::NotMember => "its sender is no member of the room",
+        Error::ChainTaken => "its key belongs to somebody else",
+        Error::Fork => "its sender knows another history of the room",
+        Error::Room => "sealed for another room, or by another device",
+        Error::Random => "the random source of this machine failed",
+    }
+}
+
+/// What is shown of a line that the history does not hold: clear text as it is, an envelope that was read
+/// and is not kept any more (or never was for this device) as a word.
+pub(super) fn unkept(me: &UserName, line: &LogLine, conversation: &Target) -> Option<Event> {
+    match &line.what {
+        LogWhat::File { size, sha256, name } => {
+            let content = Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() };
+            Some(Event::Message(plain_message(me, line, conversation, content)))
+        }
+        LogWhat::Body(body) if body.starts_with(armour::BODY_PREFIX) => Some(Event::Unreadable {
+            target: conversation.to_string(),
+            sender: line.sender.to_string(),
+            id: Some(line.id),
+            code: "not-kept".to_owned(),
+            text: "read before and not kept, or sealed for another device".to_owned(),
+        }),
+        LogWhat::Body(body) => {
+            Some(Event::Message(plain_message(me, line, conversation, Content::Text { text: body.clone() })))
+        }
+    }
+}

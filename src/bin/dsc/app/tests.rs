@@ -1,0 +1,227 @@
+//! The core of two and more people against a server that is a few maps.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test stops at the first thing that is wrong"
+)]
+
+mod world;
+
+use downstream::protocol::{RoomName, Target, UserName};
+
+use self::world::{Person, World};
+use super::{Content, Member};
+use crate::error::Exit;
+use crate::event::{Event, Mark};
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).unwrap()
+}
+
+fn to(name: &str) -> Target {
+    Target::parse(name).unwrap()
+}
+
+fn room(name: &str) -> RoomName {
+    RoomName::parse(name).unwrap()
+}
+
+fn text(text: &str) -> Content {
+    Content::Text(text.to_owned())
+}
+
+/// The texts among events, as `sender: text`.
+fn texts(events: &[Event]) -> Vec<String> {
+    let said = |event: &Event| match event {
+        Event::Message(message) => match &message.content {
+            crate::event::Content::Text { text } => Some(format!("{}: {text}", message.sender)),
+            other => Some(format!("{}: {other:?}", message.sender)),
+        },
+        Event::Unreadable { sender, code, .. } => Some(format!("{sender}: cannot open ({code})")),
+        Event::Alarm { kind, .. } => Some(format!("!! {kind}")),
+        _ => None,
+    };
+    events.iter().filter_map(said).collect()
+}
+
+fn two() -> (World, Person, Person) {
+    let world = World::default();
+    let (alice, bob) = (Person::begin(&world, "alice"), Person::begin(&world, "bob"));
+    (world, alice, bob)
+}
+
+#[test]
+fn the_first_message_reaches_somebody_who_is_offline() {
+    let (world, mut alice, mut bob) = two();
+    alice.send("bob", "hi bob");
+    alice.send("bob", "and again");
+    assert!(world.bodies().iter().all(|body| body.starts_with("e2e:")));
+    let events = bob.fetch();
+    assert_eq!(texts(&events), ["alice: hi bob", "alice: and again"]);
+    let Event::Message(first) = events.iter().find(|e| matches!(e, Event::Message(_))).unwrap() else { panic!() };
+    assert!(first.encrypted && first.marks.contains(&Mark::FirstContact));
+    bob.send("alice", "hello");
+    assert_eq!(texts(&alice.fetch()), ["bob: hello"]);
+    assert!(texts(&bob.fetch()).is_empty() && texts(&alice.fetch()).is_empty(), "nothing is shown twice");
+}
+
+#[test]
+fn a_known_peer_costs_no_key_request() {
+    let (world, mut alice, mut bob) = two();
+    alice.send("bob", "one");
+    bob.fetch();
+    world.forget_questions();
+    alice.send("bob", "two");
+    assert!(!world.questions().iter().any(|q| q.starts_with("/keys get bob")), "{:?}", world.questions());
+}
+
+#[test]
+fn a_lost_answer_neither_loses_nor_doubles() {
+    let (world, mut alice, mut bob) = two();
+    alice.send("bob", "one");
+    world.lose_next_answer("/post");
+    let failure = alice.try_send("bob", "two").unwrap_err();
+    assert_eq!(failure.exit, Exit::Network);
+    world.lose_next_question("/post");
+    assert_eq!(alice.try_send("bob", "three").unwrap_err().exit, Exit::Network);
+    alice.send("bob", "four");
+    assert_eq!(texts(&bob.fetch()), ["alice: one", "alice: two", "alice: three", "alice: four"]);
+    assert_eq!(texts(&alice.page("bob")), ["alice: one", "alice: two", "alice: three", "alice: four"]);
+    assert_eq!(texts(&bob.page("alice")), ["alice: one", "alice: two", "alice: three", "alice: four"]);
+}
+
+#[test]
+fn a_closed_room_is_for_its_members() {
+    let (_world, mut alice, mut bob) = two();
+    let mut carol = Person::begin(&_world, "carol");
+    alice.with(|client| client.create(&room("#r"), false, false, None)).unwrap();
+    alice.with(|client| client.change_member(&room("#r"), &user("bob"), Member::Invite, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    alice.send("#r", "for bob");
+    assert_eq!(texts(&bob.fetch()), ["alice: for bob"]);
+    bob.send("#r", "for alice");
+    assert_eq!(texts(&alice.fetch()), ["bob: for alice"]);
+    // Carol is let in, hears what comes from then on, and nothing after she was put out.
+    bob.with(|client| client.change_member(&room("#r"), &user("carol"), Member::Invite, None)).unwrap_err();
+    alice.with(|client| client.change_member(&room("#r"), &user("carol"), Member::Invite, None)).unwrap();
+    carol.with(|client| client.join(&room("#r"))).unwrap();
+    bob.send("#r", "welcome");
+    assert_eq!(texts(&carol.fetch()), ["bob: welcome"]);
+    alice.with(|client| client.change_member(&room("#r"), &user("carol"), Member::Kick, None)).unwrap();
+    bob.send("#r", "without carol");
+    assert_eq!(texts(&alice.fetch()), ["bob: welcome", "bob: without carol"]);
+}
+
+#[test]
+fn an_open_room_is_entered_by_oneself() {
+    let (_world, mut alice, mut bob) = two();
+    alice.with(|client| client.create(&room("#open"), true, false, None)).unwrap();
+    alice.send("#open", "nobody hears this");
+    bob.with(|client| client.join(&room("#open"))).unwrap();
+    bob.send("#open", "here I am");
+    assert_eq!(texts(&alice.fetch()), ["bob: here I am"]);
+    alice.send("#open", "hi");
+    assert_eq!(texts(&bob.fetch()), ["alice: hi"]);
+}
+
+#[test]
+fn a_message_before_its_key_waits_for_it() {
+    let (world, mut alice, mut bob) = two();
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    world.hide_signals(true);
+    alice.send("#r", "early");
+    assert!(texts(&bob.fetch()).is_empty());
+    world.hide_signals(false);
+    let events = bob.fetch();
+    assert_eq!(texts(&events), ["alice: early"]);
+    assert!(events.iter().any(|e| matches!(e, Event::Message(m) if m.marks.contains(&Mark::Late))));
+}
+
+#[test]
+fn another_identity_is_refused_until_it_is_accepted() {
+    let (world, mut alice, mut bob) = two();
+    alice.send("bob", "hi");
+    bob.fetch();
+    world.forget_keys("bob");
+    let mut again = Person::begin(&world, "bob");
+    assert_eq!(again.try_send("alice", "it is me").map(drop), Ok(()));
+    let events = alice.fetch();
+    assert!(texts(&events).contains(&"!! identity-changed".to_owned()), "{events:?}");
+    assert!(texts(&events).contains(&"bob: cannot open (identity)".to_owned()), "{events:?}");
+    let bob_user = downstream::e2e::name::User::parse("bob").unwrap();
+    let failure = alice.with(|client| client.trust(&bob_user, None, false)).unwrap_err();
+    assert_eq!(failure.exit, Exit::IdentityChanged);
+    let digits: String = failure.message.chars().filter(char::is_ascii_digit).take(10).collect();
+    assert_eq!(alice.with(|client| client.trust(&bob_user, Some("1234567890"), false)).unwrap_err().exit, Exit::Usage);
+    alice.with(|client| client.trust(&bob_user, Some(&digits), false)).unwrap();
+    alice.send("bob", "welcome back");
+    assert_eq!(texts(&again.fetch()), ["alice: welcome back"]);
+}
+
+#[test]
+fn clear_text_is_marked_and_never_said_in_a_sealed_room() {
+    let (world, mut alice, mut bob) = two();
+    alice.with(|client| client.send_plain(&to("bob"), "in clear")).unwrap();
+    let events = bob.fetch();
+    assert!(matches!(&events[..], [Event::Message(m)] if !m.encrypted && m.marks == [Mark::Plain]), "{events:?}");
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    assert_eq!(alice.with(|client| client.send_plain(&to("#r"), "x")).unwrap_err().exit, Exit::Usage);
+    world.inject("#r", "alice", "made up by the server");
+    assert_eq!(texts(&bob.fetch()), ["alice: cannot open (plain)"]);
+    assert_eq!(alice.try_send("#unknown", "x").unwrap_err().exit, Exit::Usage);
+}
+
+#[test]
+fn a_linked_device_reads_along_from_then_on() {
+    let (world, mut alice, mut bob) = two();
+    alice.send("bob", "before");
+    bob.fetch();
+    let mut phone = Person::without_keys(&world, "alice");
+    phone.link_to(&mut alice);
+    alice.send("bob", "after");
+    bob.fetch();
+    bob.send("alice", "to both");
+    assert_eq!(texts(&phone.fetch()), ["alice: after", "bob: to both"]);
+    assert_eq!(texts(&alice.fetch()), ["bob: to both"]);
+    phone.send("bob", "from the phone");
+    assert_eq!(texts(&bob.fetch()), ["alice: from the phone"]);
+    assert_eq!(texts(&alice.fetch()), ["alice: from the phone"]);
+}
+
+#[test]
+fn a_corrupted_message_begins_the_session_anew_once() {
+    let (world, mut alice, mut bob) = two();
+    alice.send("bob", "one");
+    bob.fetch();
+    bob.send("alice", "two");
+    alice.fetch();
+    world.corrupt_next();
+    alice.send("bob", "garbled");
+    assert_eq!(texts(&bob.fetch()), ["alice: cannot open (commit)"]);
+    alice.fetch();
+    alice.send("bob", "three");
+    assert_eq!(texts(&bob.fetch()), ["alice: three"]);
+    bob.send("alice", "four");
+    assert_eq!(texts(&alice.fetch()), ["bob: four"]);
+}
+
+#[test]
+fn by_hand_what_is_missing_is_the_command_to_type() {
+    let (world, mut alice, mut bob) = two();
+    let failure = alice.by_hand(|client| client.seal_direct(&user("bob"), text("hi"))).unwrap_err();
+    assert_eq!(failure.exit, Exit::NoSession);
+    assert!(failure.hint.unwrap().ends_with("\n/keys get bob"));
+    let rows = world.answer("alice", "/keys get bob");
+    alice.by_hand(|client| client.import_rows(&rows)).unwrap();
+    let lines = alice.by_hand(|client| client.seal_direct(&user("bob"), text("hi"))).unwrap();
+    world.answer("alice", &format!("/msg bob {}", lines.body));
+    let got = world.answer("bob", "/fetch alice");
+    let row = got.lines().next().unwrap();
+    let super::ByHand::Opened(events) = bob.by_hand(|client| client.open_line(row)).unwrap() else { panic!() };
+    assert_eq!(texts(&events), ["alice: hi"]);
+    let super::ByHand::Opened(again) = bob.by_hand(|client| client.open_line(row)).unwrap() else { panic!() };
+    assert_eq!(texts(&again), ["alice: hi"], "a line seen again is answered from the history");
+}

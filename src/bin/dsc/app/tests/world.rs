@@ -1,0 +1,485 @@
+//! A server of a few maps, and people who use it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use downstream::e2e::armour;
+use downstream::e2e::bundle::Record;
+use downstream::e2e::keyslot::Cost;
+use downstream::e2e::link::Code;
+use downstream::e2e::name::User;
+use downstream::protocol::{Target, Timestamp, UserName};
+use tempfile::TempDir;
+
+use crate::app::{Client, Content, Delivered, Reading};
+use crate::error::Failure;
+use crate::event::Event;
+use crate::server::{Answer, Lost, Refusal, Reply, Server};
+use crate::store::Store;
+
+#[derive(Default)]
+struct Device {
+    cert: Vec<u8>,
+    spk: Vec<u8>,
+    last: Vec<u8>,
+    opks: BTreeMap<u32, Vec<u8>>,
+    pqks: BTreeMap<u32, Vec<u8>>,
+}
+
+#[derive(Default)]
+struct Account {
+    list: Option<Vec<u8>>,
+    devices: BTreeMap<String, Device>,
+    signals: Vec<(u64, String, String)>,
+    posted: BTreeMap<String, (u64, String)>,
+    read: BTreeMap<String, u64>,
+}
+
+#[derive(Default)]
+struct Room {
+    e2e: bool,
+    members: BTreeSet<String>,
+    invited: BTreeSet<String>,
+    private: bool,
+    roster: Vec<String>,
+}
+
+#[derive(Default)]
+struct Maps {
+    accounts: BTreeMap<String, Account>,
+    rooms: BTreeMap<String, Room>,
+    logs: BTreeMap<String, Vec<(String, String, String)>>,
+    next_signal: u64,
+    questions: Vec<String>,
+    lose_answer: Option<String>,
+    lose_question: Option<String>,
+    hide_signals: bool,
+    corrupt: bool,
+}
+
+/// What all share.
+#[derive(Default, Clone)]
+pub(super) struct World(Rc<RefCell<Maps>>);
+
+fn pair(a: &str, b: &str) -> String {
+    if b.starts_with('#') { b.to_owned() } else { format!("{}+{}", a.min(b), a.max(b)) }
+}
+
+impl Maps {
+    fn ok(rows: Vec<String>, keys: &[(&str, String)]) -> Answer {
+        let keys = keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        Answer { rows, reply: Ok(Reply { keys, text: None }) }
+    }
+
+    fn err(verb: &str, code: &str, keys: &[(&str, String)]) -> Answer {
+        let keys = keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        let refusal = Refusal { verb: verb.to_owned(), code: code.to_owned(), keys, text: code.to_owned() };
+        Answer { rows: Vec::new(), reply: Err(refusal) }
+    }
+
+    fn time(n: u64) -> String {
+        // After every certificate's beginning and near the clock: links look at it.
+        let now = crate::app::now().ms();
+        Timestamp::from_millis(now.saturating_sub(1000) + n).to_string()
+    }
+
+    fn answer(&mut self, me: &str, line: &str) -> Answer {
+        self.questions.push(line.to_owned());
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["/keys", "put", base64] => self.put(me, base64),
+            ["/keys", "status"] => {
+                let account = self.accounts.entry(me.to_owned()).or_default();
+                let row =
+                    |(id, d): (&String, &Device)| format!("keys-status {id} opk={} pqk={}", d.opks.len(), d.pqks.len());
+                Self::ok(account.devices.iter().map(row).collect(), &[])
+            }
+            ["/keys", "get", user, options @ ..] => self.get(user, options),
+            ["/signal", user, body] => {
+                self.next_signal += 1;
+                let (id, from) = (self.next_signal, me.to_owned());
+                self.accounts.entry((*user).to_owned()).or_default().signals.push((id, from, (*body).to_owned()));
+                Self::ok(Vec::new(), &[("id", id.to_string())])
+            }
+            ["/signals", ..] => {
+                let hidden = self.hide_signals;
+                let account = self.accounts.entry(me.to_owned()).or_default();
+                let rows = account.signals.iter().filter(|_| !hidden);
+                Self::ok(
+                    rows.map(|(id, from, body)| format!("signal {id} {} {from} :{body}", Self::time(*id))).collect(),
+                    &[("more", "no".into())],
+                )
+            }
+            ["/ack", "signals", id] => {
+                let id: u64 = id.parse().unwrap();
+                self.accounts.entry(me.to_owned()).or_default().signals.retain(|(known, ..)| *known != id);
+                Self::ok(Vec::new(), &[])
+            }
+            ["/ack", target, id] => {
+                let log = pair(me, target);
+                self.accounts.entry(me.to_owned()).or_default().read.insert(log, id.parse().unwrap());
+                Self::ok(Vec::new(), &[])
+            }
+            ["/post", target, key, ..] => {
+                let body = line.splitn(4, ' ').nth(3).unwrap();
+                self.post(me, target, key, body)
+            }
+            ["/msg", target, ..] => {
+                let body = line.splitn(3, ' ').nth(2).unwrap().to_owned();
+                self.append(me, target, &body)
+            }
+            ["/fetch", target, options @ ..] => {
+                let after: u64 =
+                    options.iter().find_map(|o| o.strip_prefix("after=")).map_or(0, |n| n.parse().unwrap());
+                let log = self.logs.get(&pair(me, target)).cloned().unwrap_or_default();
+                let rows = (1..).zip(log).filter(|(id, _)| *id > after);
+                let rows =
+                    rows.map(|(id, (to, from, body))| format!("msg {id} {} {to} {from} :{body}", Self::time(id)));
+                Self::ok(rows.collect(), &[("more", "no".into())])
+            }
+            ["/unread", "all"] => {
+                let read = self.accounts.entry(me.to_owned()).or_default().read.clone();
+                let mut rows = Vec::new();
+                for (log, lines) in &self.logs {
+                    let target = match log.split_once('+') {
+                        Some((a, b)) if a == me => b.to_owned(),
+                        Some((a, b)) if b == me => a.to_owned(),
+                        None if self.rooms[log].members.contains(me) => log.clone(),
+                        _ => continue,
+                    };
+                    let last = lines.len() as u64;
+                    let first = read.get(log).copied().unwrap_or(0) + 1;
+                    let unread = |(id, (_, from, _)): &(u64, &(String, String, String))| *id >= first && from != me;
+                    let count = (1..).zip(lines).filter(unread).count();
+                    rows.push(format!("unread {target} count={count} first={first} last={last}"));
+                }
+                Self::ok(rows, &[])
+            }
+            ["/rooms"] => {
+                let row = |(name, r): (&String, &Room)| {
+                    format!(
+                        "room {name} members={} e2e={} private=no joined={}",
+                        r.members.len(),
+                        if r.e2e { "yes" } else { "no" },
+                        if r.members.contains(me) { "yes" } else { "no" }
+                    )
+                };
+                Self::ok(self.rooms.iter().map(row).collect(), &[("more", "no".into())])
+            }
+            ["/create", name, options @ ..] => {
+                let room = Room {
+                    e2e: options.contains(&"e2e"),
+                    private: options.contains(&"private"),
+                    members: [me.to_owned()].into(),
+                    ..Room::default()
+                };
+                self.rooms.insert((*name).to_owned(), room);
+                Self::ok(Vec::new(), &[])
+            }
+            ["/join", name] => {
+                let last = self.logs.get(*name).map_or(0, Vec::len);
+                let room = self.rooms.get_mut(*name).unwrap();
+                if room.private && !room.invited.contains(me) && !room.members.contains(me) {
+                    return Self::err("join", "forbidden", &[]);
+                }
+                room.members.insert(me.to_owned());
+                Self::ok(Vec::new(), &[("e2e", if room.e2e { "yes" } else { "no" }.into()), ("last", last.to_string())])
+            }
+            ["/invite", name, user] => {
+                self.rooms.get_mut(*name).unwrap().invited.insert((*user).to_owned());
+                Self::ok(Vec::new(), &[])
+            }
+            ["/kick", name, user, ..] => {
+                self.rooms.get_mut(*name).unwrap().members.remove(*user);
+                Self::ok(Vec::new(), &[])
+            }
+            ["/roster", name, options @ ..] => {
+                let after: usize =
+                    options.iter().find_map(|o| o.strip_prefix("after=")).map_or(0, |n| n.parse().unwrap());
+                let Some(room) = self.rooms.get(*name).filter(|room| room.members.contains(me)) else {
+                    return Self::err("roster", "not-member", &[]);
+                };
+                let rows = (1..).zip(&room.roster).skip(after).map(|(at, entry)| format!("roster {name} {at} {entry}"));
+                Self::ok(rows.collect(), &[("epoch", room.roster.len().to_string()), ("more", "no".into())])
+            }
+            ["/roster-add", name, at, entry] => {
+                let room = self.rooms.get_mut(*name).unwrap();
+                if at.parse::<usize>().unwrap() != room.roster.len() + 1 {
+                    return Self::err("roster-add", "conflict", &[("epoch", room.roster.len().to_string())]);
+                }
+                room.roster.push((*entry).to_owned());
+                Self::ok(Vec::new(), &[])
+            }
+            other => panic!("not built: {other:?}"),
+        }
+    }
+
+    fn put(&mut self, me: &str, base64: &str) -> Answer {
+        let raw = armour::unbase64(base64).unwrap();
+        let (id, record) = Record::parse(&raw).unwrap();
+        let (id, body) = (id.to_string(), raw[18..].to_vec());
+        let account = self.accounts.entry(me.to_owned()).or_default();
+        let keys = |body: &[u8], len: usize| -> BTreeMap<u32, Vec<u8>> {
+            body.chunks(len).map(|key| (u32::from_be_bytes(key[..4].try_into().unwrap()), key.to_vec())).collect()
+        };
+        if let Record::List(_) = record {
+            account.list = Some(body);
+            return Self::ok(Vec::new(), &[]);
+        }
+        let device = account.devices.entry(id.clone()).or_default();
+        match record {
+            Record::Certificate(_) if device.cert == body => {}
+            Record::Certificate(_) => *device = Device { cert: body, ..Device::default() },
+            Record::Forget => drop(account.devices.remove(&id)),
+            Record::Spk(_) => device.spk = body,
+            Record::PqkLast(_) => device.last = body,
+            Record::Opks(_) => device.opks.extend(keys(&body, 108)),
+            Record::Pqks(_) => device.pqks.extend(keys(&body, 1260)),
+            Record::List(_) => {}
+        }
+        Self::ok(Vec::new(), &[])
+    }
+
+    fn get(&mut self, user: &str, options: &[&str]) -> Answer {
+        let Some(account) = self.accounts.get_mut(user) else { return Self::err("keys", "no-such-user", &[]) };
+        let mut rows: Vec<String> =
+            account.list.iter().map(|list| format!("devices {user} {}", armour::base64(list))).collect();
+        let wanted = options.iter().find_map(|o| o.strip_prefix("device="));
+        for (id, device) in &mut account.devices {
+            if wanted.is_some_and(|wanted| wanted != id) {
+                continue;
+            }
+            if options.contains(&"only=certs") {
+                rows.push(format!("cert {user} {id} {}", armour::base64(&device.cert)));
+                continue;
+            }
+            let mut bundle = u16::try_from(device.cert.len()).unwrap().to_be_bytes().to_vec();
+            bundle.extend(&device.cert);
+            bundle.extend(&device.spk);
+            match device.opks.pop_first() {
+                Some((_, key)) => {
+                    bundle.push(1);
+                    bundle.extend(key);
+                }
+                None => bundle.push(0),
+            }
+            match device.pqks.pop_first() {
+                Some((_, key)) => {
+                    bundle.push(0);
+                    bundle.extend(key);
+                }
+                None => {
+                    bundle.push(1);
+                    bundle.extend(&device.last);
+                }
+            }
+            rows.push(format!("keys {user} {id} {}", armour::base64(&bundle)));
+        }
+        Self::ok(rows, &[])
+    }
+
+    fn post(&mut self, me: &str, target: &str, key: &str, body: &str) -> Answer {
+        let known = self.accounts.entry(me.to_owned()).or_default().posted.get(key).cloned();
+        if let Some((id, before)) = known {
+            return if before == body {
+                Self::ok(Vec::new(), &[("id", id.to_string()), ("dup", "yes".into())])
+            } else {
+                Self::err("post", "conflict", &[("id", id.to_string())])
+            };
+        }
+        let answer = self.append(me, target, body);
+        if let Ok(reply) = &answer.reply {
+            let id = reply.key("id").unwrap().parse().unwrap();
+            self.accounts.entry(me.to_owned()).or_default().posted.insert(key.to_owned(), (id, body.to_owned()));
+        }
+        answer
+    }
+
+    fn append(&mut self, me: &str, target: &str, body: &str) -> Answer {
+        let mut body = body.to_owned();
+        if std::mem::take(&mut self.corrupt) {
+            // The last slot's last byte, and nothing of the form.
+            let mut raw = armour::envelope(&body).unwrap();
+            let at = 19 + 16 + 2 + 80;
+            raw[at] ^= 1;
+            body = armour::body(&raw);
+        }
+        let log = self.logs.entry(pair(me, target)).or_default();
+        log.push((target.to_owned(), me.to_owned(), body));
+        Self::ok(Vec::new(), &[("id", log.len().to_string())])
+    }
+}
+
+impl World {
+    pub(super) fn bodies(&self) -> Vec<String> {
+        self.0.borrow().logs.values().flatten().map(|(_, _, body)| body.clone()).collect()
+    }
+
+    pub(super) fn questions(&self) -> Vec<String> {
+        self.0.borrow().questions.clone()
+    }
+
+    pub(super) fn forget_questions(&self) {
+        self.0.borrow_mut().questions.clear();
+    }
+
+    pub(super) fn lose_next_answer(&self, verb: &str) {
+        self.0.borrow_mut().lose_answer = Some(verb.to_owned());
+    }
+
+    pub(super) fn lose_next_question(&self, verb: &str) {
+        self.0.borrow_mut().lose_question = Some(verb.to_owned());
+    }
+
+    pub(super) fn hide_signals(&self, hide: bool) {
+        self.0.borrow_mut().hide_signals = hide;
+    }
+
+    pub(super) fn corrupt_next(&self) {
+        self.0.borrow_mut().corrupt = true;
+    }
+
+    pub(super) fn forget_keys(&self, user: &str) {
+        let mut maps = self.0.borrow_mut();
+        let account = maps.accounts.get_mut(user).unwrap();
+        (account.list, account.devices) = (None, BTreeMap::new());
+    }
+
+    pub(super) fn inject(&self, target: &str, sender: &str, body: &str) {
+        self.0.borrow_mut().append(sender, target, body);
+    }
+
+    /// What the server would print to a person who types `line`.
+    pub(super) fn answer(&self, me: &str, line: &str) -> String {
+        let answer = self.0.borrow_mut().answer(me, line);
+        answer.rows.iter().map(|row| format!("- {row}\n")).collect()
+    }
+}
+
+struct Line {
+    world: World,
+    me: String,
+}
+
+impl Server for Line {
+    fn ask_all(&mut self, commands: &[&str]) -> Result<Vec<Answer>, Lost> {
+        let lost = || Err(Lost::Network("the connection was lost".to_owned()));
+        let mut answers = Vec::new();
+        for command in commands {
+            let mut maps = self.world.0.borrow_mut();
+            if maps.lose_question.as_ref().is_some_and(|verb| command.starts_with(verb.as_str())) {
+                maps.lose_question = None;
+                return lost();
+            }
+            let answer = maps.answer(&self.me, command);
+            if maps.lose_answer.as_ref().is_some_and(|verb| command.starts_with(verb.as_str())) {
+                maps.lose_answer = None;
+                return lost();
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+}
+
+struct Nobody;
+
+impl Server for Nobody {
+    fn is_offline(&self) -> bool {
+        true
+    }
+
+    fn ask_all(&mut self, commands: &[&str]) -> Result<Vec<Answer>, Lost> {
+        Err(Lost::Offline(commands.iter().map(|command| (*command).to_owned()).collect()))
+    }
+}
+
+/// Somebody with a device.
+pub(super) struct Person {
+    store: Store,
+    line: Line,
+    _home: TempDir,
+}
+
+impl Person {
+    pub(super) fn without_keys(world: &World, name: &str) -> Person {
+        let home = TempDir::new().unwrap();
+        let mut store = Store::create(&home.path().join("dsc"), None, Cost::FLOOR).unwrap();
+        store
+            .transact(|tx| -> Result<(), Failure> {
+                let mut profile = tx.profile();
+                profile.user = Some(UserName::parse(name).unwrap());
+                tx.set_profile(profile);
+                Ok(())
+            })
+            .unwrap();
+        world.0.borrow_mut().accounts.entry(name.to_owned()).or_default();
+        Person { store, line: Line { world: world.clone(), me: name.to_owned() }, _home: home }
+    }
+
+    pub(super) fn begin(world: &World, name: &str) -> Person {
+        let mut person = Person::without_keys(world, name);
+        person.with(|client| client.begin_account(&UserName::parse(name).unwrap(), None)).unwrap();
+        person
+    }
+
+    /// Works as a command does: upkeep first.
+    pub(super) fn with<T>(&mut self, work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.shown(work).1
+    }
+
+    fn shown<T>(
+        &mut self,
+        work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>,
+    ) -> (Vec<Event>, Result<T, Failure>) {
+        let mut events = Vec::new();
+        let mut show = |event: &Event| {
+            events.push(event.clone());
+            Ok(())
+        };
+        let mut client = Client { store: &mut self.store, server: &mut self.line, show: &mut show };
+        let done = client.upkeep().and_then(|()| work(&mut client));
+        (events, done)
+    }
+
+    pub(super) fn by_hand<T>(
+        &mut self,
+        work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut show = |_: &Event| Ok(());
+        work(&mut Client { store: &mut self.store, server: &mut Nobody, show: &mut show })
+    }
+
+    pub(super) fn try_send(&mut self, target: &str, text: &str) -> Result<Delivered, Failure> {
+        let target = Target::parse(target).unwrap();
+        self.with(|client| client.send(&target, Content::Text(text.to_owned())))
+    }
+
+    pub(super) fn send(&mut self, target: &str, text: &str) -> Delivered {
+        self.try_send(target, text).unwrap()
+    }
+
+    pub(super) fn fetch(&mut self) -> Vec<Event> {
+        let (events, done) = self.shown(|client| client.catch_up(Reading::All));
+        done.unwrap();
+        events
+    }
+
+    pub(super) fn page(&mut self, target: &str) -> Vec<Event> {
+        let target = Target::parse(target).unwrap();
+        let (events, done) = self.shown(|client| client.page(&target, None, 100));
+        done.unwrap();
+        events
+    }
+
+    pub(super) fn link_to(&mut self, primary: &mut Person) {
+        let user = UserName::parse(&self.line.me).unwrap();
+        let (waiting, code) = self.with(|client| client.link_begin(&user)).unwrap();
+        assert!(!self.with(|client| client.link_look(&waiting)).unwrap());
+        let code = Code::parse(&code).unwrap();
+        primary.with(|client| client.link_approve(&code, &|_| Ok(()))).unwrap();
+        assert!(self.with(|client| client.link_look(&waiting)).unwrap());
+        assert!(User::parse(user.as_str()).is_ok());
+    }
+}

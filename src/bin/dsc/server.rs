@@ -1,0 +1,110 @@
+//! What the client's core needs of a server: an answer to each command. The network gives it
+//! ([`crate::net`]), a person at `openssl s_client` does (then every question is the exact command to
+//! type), and tests do.
+
+use crate::error::{Exit, Failure};
+
+/// A server that is asked one command after the other.
+pub trait Server {
+    /// Sends commands (protocol lines that begin with `/`, without label and ending) all at once and
+    /// waits for the answer to each, in order. Events that come meanwhile are kept.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    fn ask_all(&mut self, commands: &[&str]) -> Result<Vec<Answer>, Lost>;
+
+    /// Whether there is nobody to answer: then every question becomes a command for a person to type.
+    fn is_offline(&self) -> bool {
+        false
+    }
+
+    /// One command.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    fn ask(&mut self, command: &str) -> Result<Answer, Lost> {
+        self.ask_all(&[command])?.pop().ok_or_else(|| Lost::Network("the server gave no answer".into()))
+    }
+}
+
+/// The rows of a command and its one reply.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Rows, without their `- `.
+    pub rows: Vec<String>,
+    /// `OK` or `ERR`.
+    pub reply: Result<Reply, Refusal>,
+}
+
+/// `OK verb key=value… :text`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// `key=value` in their order.
+    pub keys: Vec<(String, String)>,
+    /// What stands behind ` :`.
+    pub text: Option<String>,
+}
+
+impl Reply {
+    /// The value of a key.
+    pub fn key(&self, key: &str) -> Option<&str> {
+        self.keys.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+}
+
+/// `ERR verb code key=value… :text`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The command's verb.
+    pub verb: String,
+    /// The stable code.
+    pub code: String,
+    /// `key=value` in their order.
+    pub keys: Vec<(String, String)>,
+    /// What the server says to people.
+    pub text: String,
+}
+
+impl Refusal {
+    /// The value of a key.
+    pub fn key(&self, key: &str) -> Option<&str> {
+        self.keys.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        let Refusal { verb, code, text, .. } = &refusal;
+        let failure = Failure::new(Exit::Refused, format!("the server refused /{verb}: {code}: {text}"));
+        match refusal.key("retry-after") {
+            Some(seconds) => failure.hint(format!("try again in {seconds} s")),
+            None => failure,
+        }
+    }
+}
+
+/// There is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// There is no connection: these are the commands that would have been sent.
+    #[error("not connected")]
+    Offline(Vec<String>),
+    /// The connection broke, or the server does not keep to the protocol.
+    #[error("{0}")]
+    Network(String),
+}
+
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Failure {
+        match lost {
+            Lost::Offline(commands) => {
+                let failure = Failure::new(Exit::NoSession, "this needs an answer of the server first");
+                failure.hint(format!(
+                    "type this to the server and give its rows to `dsc import`:\n{}",
+                    commands.join("\n")
+                ))
+            }
+            Lost::Network(why) => Failure::new(Exit::Network, why),
+        }
+    }
+}
