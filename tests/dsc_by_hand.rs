@@ -126,7 +126,12 @@ fn two_people_talk_sealed_with_nothing_but_openssl_and_the_filters() {
     bob.ask(line.trim_end());
     let received = alice.line();
     let (front, body) = received.rsplit_once("e2e:").unwrap();
-    let changed: String = body.chars().rev().enumerate().map(|(i, c)| if i == 40 { if c == 'A' { 'B' } else { 'A' } } else { c }).collect();
+    let changed: String = body
+        .chars()
+        .rev()
+        .enumerate()
+        .map(|(i, c)| if i == 40 { if c == 'A' { 'B' } else { 'A' } } else { c })
+        .collect();
     let changed: String = changed.chars().rev().collect();
     let refused = alice.dsc(&["open"], &format!("{front}e2e:{changed}\n"));
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
