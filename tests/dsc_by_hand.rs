@@ -136,6 +136,8 @@ fn two_people_talk_sealed_with_nothing_but_openssl_and_the_filters() {
     let refused = alice.dsc(&["open"], &format!("{front}e2e:{changed}\n"));
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(!String::from_utf8_lossy(&refused.stdout).contains("again"), "{refused:?}");
+    let opened = text(&alice.dsc(&["open"], &format!("{received}\n")));
+    assert!(opened.ends_with("> again\n"), "nothing was spoilt by the changed one: {opened}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `completions`, `man`, `schema`: what follows from the definitions.
 
 use clap::CommandFactory as _;
-use clap_mangen::roff::{Roff, bold, roman};
 use clap_complete::Shell;
+use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::cli::{self, Cli};
 use crate::context::Context;
