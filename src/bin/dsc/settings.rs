@@ -135,12 +135,23 @@ impl Settings {
 pub fn remember(home: &Path, server: &Endpoint, user: &UserName) -> Result<(), Failure> {
     let path = home.join(FILE);
     let before = read(&path)?;
-    let mut text = set(&before, "server", &server.to_string());
-    text = set(&text, "user", user.as_str());
+    let text = if before.is_empty() { template() } else { before.clone() };
+    let text = set(&text, "server", &server.to_string());
+    let text = set(&text, "user", user.as_str());
     if text == before {
         return Ok(());
     }
     replace(&path, &text).map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
+}
+
+/// A new file: the keys that a person may want, as comments.
+fn template() -> String {
+    let remembered = ["server", "user"];
+    let rows = KEYS.iter().filter(|key| !remembered.contains(&key.name));
+    let rows = rows.map(|Key { name, allowed, default, about }| {
+        format!("# {name}: {about}. It takes {allowed}. Default: {default}.\n")
+    });
+    format!("# Settings of dsc. Options on the command line come first.\n#\n{}\n", rows.collect::<String>())
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -349,6 +360,16 @@ mod tests {
         let text = set(&set(text, "server", "h:7"), "user", "alice");
         assert_eq!(text, "# mine\nuser = \"alice\" # me\nhistory_days = 3\nserver = \"h:7\"\n");
         assert_eq!(set("", "user", "a"), "user = \"a\"\n");
+    }
+
+    #[test]
+    fn a_new_file_says_what_else_could_be_in_it() {
+        let text = set(&template(), "user", "alice");
+        let (settings, problems) = parse(&text, home());
+        assert_eq!((settings.user.unwrap().as_str(), problems), ("alice", vec![]));
+        for key in KEYS {
+            assert!(text.contains(&format!("# {}: {}", key.name, key.about)) || ["server", "user"].contains(&key.name));
+        }
     }
 
     #[test]
