@@ -271,7 +271,7 @@ impl Core {
             }
             (Wait::AutoAck { .. } | Wait::Nothing, _) => {}
             // A connection that was told to close enters nothing any more.
-            (Wait::Login(_), _) if self.is_closing(conn_or_none) => {}
+            (Wait::Login(wait), _) if self.is_closing(conn_or_none) => self.login_dropped(wait),
             (Wait::Login(wait), done) => self.login_answered(conn_or_none, head, wait, done),
             (Wait::Account(wait), done) => self.account_answered(conn_or_none, head, me, wait, done),
             (Wait::People(wait), done) => self.people_answered(conn_or_none, head, wait, done),
@@ -293,7 +293,7 @@ impl Core {
         let Some(Pending { conn: Some(conn), head, wait, .. }) = self.pending.remove(&ticket) else { return };
         self.answered(Some(conn));
         match wait {
-            Wait::Login(_) if self.is_closing(conn) => {}
+            Wait::Login(wait) if self.is_closing(conn) => self.login_dropped(wait),
             Wait::Login(wait) => self.login_hashed(conn, head, wait, done),
             Wait::Account(wait) => self.account_hashed(conn, head, wait, done),
             _ => debug_assert!(false, "only logins and passwords are hashed"),

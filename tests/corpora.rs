@@ -33,6 +33,11 @@ fn request() {
 }
 
 #[test]
+fn key_record() {
+    replay("key_record", bodies::key_record);
+}
+
+#[test]
 fn every_target_has_its_corpus_and_its_place_in_the_package() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
     let names = |inside: &str| {

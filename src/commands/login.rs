@@ -190,6 +190,17 @@ impl Core {
         }
     }
 
+    /// The connection of a login was told to close meanwhile: nobody is told how it ended, so that it proves
+    /// nothing and counts for nothing, but those that waited for it go on.
+    pub(super) fn login_dropped(&mut self, wait: Wait) {
+        match wait {
+            Wait::Credentials { login, .. } | Wait::Verify { login, .. } | Wait::Open { login, .. } => {
+                self.decided(login, Ended::Undone);
+            }
+            Wait::Name { .. } | Wait::Hash { .. } | Wait::Register { .. } | Wait::Arrival { .. } => {}
+        }
+    }
+
     fn authenticating(&mut self, conn: ConnId) {
         if let Some(session) = self.hub.session_mut(conn) {
             session.state = State::Authenticating(None);

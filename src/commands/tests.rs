@@ -183,6 +183,21 @@ fn a_login_does_not_enter_where_its_connection_is_being_closed() {
 }
 
 #[test]
+fn a_login_whose_connection_is_being_closed_keeps_nobody_waiting() {
+    let mut bench = Bench::new();
+    let mut settings = bench.core.hub().settings.clone();
+    settings.logins_per_minute = 1;
+    bench.handle(Input::Reloaded(settings));
+    let (closing, waiting) = (bench.open(0), bench.open(1));
+    let opening = bench.begin(closing, "u1");
+    // The one failure that is allowed may be under way.
+    assert!(bench.line(waiting, "/login u1 token:y").is_empty());
+    bench.handle(Input::Expired(closing, Expiry::Line));
+    let effects = bench.handle(Input::Stored(opening, Done::Op(Err(Refused::AuthFailed))));
+    assert!(matches!(effects[..], [Effect::Persist(_, Op::OpenSession { .. }), ..]), "{effects:?}");
+}
+
+#[test]
 fn a_member_keeps_long_lines_where_the_idle_deadline_finds_a_command_under_way() {
     let mut bench = Bench::new();
     let conn = bench.login(0, 1);

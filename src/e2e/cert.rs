@@ -123,14 +123,14 @@ impl Certificate {
         &self.party.dik
     }
 
-    /// First and last second of its life.
+    /// The first second of its life, and the first after it.
     pub fn life(&self) -> (u64, u64) {
         (self.not_before, self.not_after)
     }
 
-    /// Whether `now` is in [not_before − 1 day, not_after].
+    /// Whether `now` is in [not_before − 1 day, not_after).
     pub fn in_time(&self, now: Now) -> bool {
-        (self.not_before.saturating_sub(CLOCK_SLACK)..=self.not_after).contains(&now.secs())
+        (self.not_before.saturating_sub(CLOCK_SLACK)..self.not_after).contains(&now.secs())
     }
 
     /// Whether this is the other's device still, only certified anew.
@@ -173,7 +173,7 @@ mod tests {
         let cert = alice().me.cert().clone();
         let (from, to) = cert.life();
         assert!(cert.in_time(Now::from_secs(from - DAY)) && !cert.in_time(Now::from_secs(from - DAY - 1)));
-        assert!(cert.in_time(Now::from_secs(to)) && !cert.in_time(Now::from_secs(to + 1)));
+        assert!(cert.in_time(Now::from_secs(to - 1)) && !cert.in_time(Now::from_secs(to)));
         let me = alice();
         let issue = |life| Certificate::issue(&me.aik, cert.address(), cert.dsk(), cert.dik(), 10, 10 + life);
         assert!(issue(LIFE_MAX).is_ok() && issue(LIFE_MAX + 1).is_err());

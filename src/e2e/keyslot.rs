@@ -39,6 +39,14 @@ impl Cost {
     /// The most, so that an edited file cannot exhaust the machine.
     pub const CEILING: Self = Self { m_kib: 1024 * 1024, t: 16, p: 16 };
 
+    /// The cost that a slot file asks for. Reads the file; tries no passphrase.
+    ///
+    /// # Errors
+    /// [`SlotError::Damaged`] if this is no slot, or asks for a cost out of bounds.
+    pub fn of_slot(slot: &[u8]) -> Result<Self, SlotError> {
+        Slot::parse(slot).map(|slot| slot.cost)
+    }
+
     fn allowed(self) -> bool {
         (Self::FLOOR.m_kib..=Self::CEILING.m_kib).contains(&self.m_kib)
             && (Self::FLOOR.t..=Self::CEILING.t).contains(&self.t)
@@ -76,6 +84,28 @@ impl From<NoRandom> for SlotError {
 }
 
 const MAGIC: &[u8] = b"DSKS\x01";
+
+/// A slot file in its parts, its cost within the bounds.
+struct Slot<'a> {
+    cost: Cost,
+    argon_salt: [u8; 16],
+    salt: [u8; SALT_LEN],
+    aad: &'a [u8],
+    sealed: &'a [u8],
+}
+
+impl<'a> Slot<'a> {
+    fn parse(raw: &'a [u8]) -> Result<Self, SlotError> {
+        let mut r = Reader::new(raw);
+        r.expect_bytes(MAGIC)?;
+        let cost = Cost { m_kib: r.u32()?, t: r.u32()?, p: r.u8()? };
+        let (argon_salt, salt) = (r.array()?, r.array()?);
+        let aad = r.consumed();
+        let sealed = r.take(32 + caead::OVERHEAD)?;
+        r.end()?;
+        if cost.allowed() { Ok(Self { cost, argon_salt, salt, aad, sealed }) } else { Err(SlotError::Damaged) }
+    }
+}
 
 /// The key of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,13 +150,7 @@ impl Dek {
     /// # Errors
     /// [`SlotError`].
     pub fn from_slot(slot: &[u8], passphrase: &[u8]) -> Result<Self, SlotError> {
-        let mut r = Reader::new(slot);
-        r.expect_bytes(MAGIC)?;
-        let cost = Cost { m_kib: r.u32()?, t: r.u32()?, p: r.u8()? };
-        let (argon_salt, salt) = (r.array()?, r.array()?);
-        let aad = r.consumed();
-        let sealed = r.take(32 + caead::OVERHEAD)?;
-        r.end()?;
+        let Slot { cost, argon_salt, salt, aad, sealed } = Slot::parse(slot)?;
         let kek = kek(passphrase, &argon_salt, cost)?;
         let dek = caead::open(&kek, &salt, aad, sealed).map_err(|_| SlotError::WrongPassphrase)?;
         let dek: &[u8; 32] = dek.as_slice().try_into().map_err(|_| SlotError::Damaged)?;
@@ -205,7 +229,7 @@ mod tests {
     #[test]
     fn a_slot_opens_with_its_passphrase_only() {
         let (dek, slot) = slot();
-        assert_eq!(slot.len(), 46 + 80);
+        assert_eq!((slot.len(), Cost::of_slot(&slot)), (46 + 80, Ok(Cost::FLOOR)));
         assert_eq!(Dek::from_slot(&slot, b"correct horse"), Ok(dek.clone()));
         assert_eq!(Dek::from_slot(&slot, b"correct horsf"), Err(SlotError::WrongPassphrase));
         assert!(!slot.windows(16).any(|w| dek.bytes().expose().windows(16).any(|d| d == w)));

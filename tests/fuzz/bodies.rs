@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each target uses one of them")]
 
 use downstream::protocol::request::{Sentence, parse};
-use downstream::protocol::{LineFault, LineSplitter};
+use downstream::protocol::{KeyUpload, LineFault, LineSplitter};
 
 /// The first byte chooses the limit, the second how the rest is cut.
 pub(crate) fn line_splitter(data: &[u8]) {
@@ -78,5 +78,16 @@ pub(crate) fn request(data: &[u8]) {
             let text = error.to_string();
             assert!(!text.is_empty() && !text.contains(['\n', '\r', '\0']), "{text:?}");
         }
+    }
+}
+
+/// The bytes of a record of `/keys put`, or anything else.
+pub(crate) fn key_record(data: &[u8]) {
+    match KeyUpload::parse(data) {
+        Ok(upload) => {
+            assert_eq!(upload.to_bytes(), data);
+            assert_eq!(upload.record.body_len() + 18, data.len());
+        }
+        Err(fault) => assert!(!fault.to_string().is_empty()),
     }
 }

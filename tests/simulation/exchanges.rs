@@ -151,6 +151,16 @@ impl Exchanges {
         }
     }
 
+    /// What a device lacks for a bundle: the type of a record.
+    pub fn wanted(&self, account: AccountId, device: DeviceName) -> Option<u8> {
+        match self.devices.get(&(account, device)) {
+            None => Some(0x10),
+            Some(device) if device.signed.is_none() => Some(0x12),
+            Some(device) if !device.has_bundle() => Some(0x15),
+            Some(_) => None,
+        }
+    }
+
     /// A room's number stands for another room now.
     pub fn room_made(&mut self, room: ConversationId) {
         self.rosters.remove(&room);

@@ -10,7 +10,7 @@ use crate::oracle::{Kind, Oracle};
 use crate::rng::Rng;
 
 /// How often each line of [`People::exchange`] comes.
-const WEIGHTS: [usize; 11] = [40, 8, 24, 60, 32, 5, 6, 24, 5, 5, 6];
+const WEIGHTS: [usize; 11] = [140, 8, 40, 60, 60, 5, 8, 40, 16, 8, 3];
 
 impl People {
     /// A line of a program of `me`.
@@ -40,7 +40,11 @@ impl People {
                 let id = rng.pick(&waiting).copied().filter(|_| !rng.one_in(10)).unwrap_or(rng.below(30) as u64);
                 other(format!("ack signals {id}"))
             }
-            3 => other(format!("keys put {}", self.record(rng))),
+            3 => {
+                let device = device(rng);
+                let wanted = account.and_then(|account| model.exchanges.wanted(account, device));
+                other(format!("keys put {}", self.record(rng, device, wanted)))
+            }
             4 => {
                 let device = if rng.one_in(4) { format!(" device={}", device(rng)) } else { String::new() };
                 let only = if rng.one_in(4) { " only=certs" } else { "" };
@@ -81,16 +85,17 @@ impl People {
     fn envelope(&mut self, rng: &mut Rng) -> String {
         let n = self.number();
         let len = match rng.below(20) {
-            0 => rng.below(self.body_max),
-            1..5 => rng.below(self.body_max.min(30_000)),
+            0..2 => rng.below(self.body_max),
+            2..6 => rng.below(self.body_max.min(30_000)),
             _ => rng.below(400),
         };
         let prefix = if rng.one_in(25) { "E2E:" } else { "e2e:" };
         format!("{prefix}{}{n:012}", "0".repeat(len.saturating_sub(16) / 4 * 4))
     }
 
-    /// A record of `/keys put`, or again one that somebody has put.
-    fn record(&mut self, rng: &mut Rng) -> String {
+    /// A record of `/keys put`, or again one that somebody has put. `wanted` is the type of one that the device
+    /// lacks for a bundle.
+    fn record(&mut self, rng: &mut Rng, device: DeviceName, wanted: Option<u8>) -> String {
         if let Some(again) = rng.pick(&self.records).filter(|_| rng.one_in(5)) {
             return again.clone();
         }
@@ -100,7 +105,14 @@ impl People {
             [id.to_be_bytes().to_vec(), vec![n as u8; len - 4]].concat()
         };
         let keys = |count: usize, len: usize| (0..count).flat_map(|i| key(i, len)).collect::<Vec<u8>>();
-        let (kind, body) = match rng.below(24) {
+        let any = rng.below(24);
+        let kind = match wanted {
+            Some(0x10) => 0,
+            Some(0x12) => 8,
+            Some(_) => 20,
+            None => any,
+        };
+        let (kind, body) = match if rng.one_in(4) { any } else { kind } {
             0..6 => (0x10, [vec![1, 0x10, 5], vec![u8::from(rng.one_in(12)); 197]].concat()),
             6 if rng.one_in(3) => (0x10, Vec::new()),
             6 | 7 => (0x11, [vec![1, 0x11, 5], vec![1; 42], vec![n as u8; 96]].concat()),
@@ -110,7 +122,7 @@ impl People {
             20..23 => (0x15, key(0, POST_QUANTUM_KEY_LEN)),
             _ => (0x13, vec![0; rng.below(300)]),
         };
-        let text = Base64::encode_string(&[vec![1, kind], device(rng).0.to_vec(), body].concat());
+        let text = Base64::encode_string(&[vec![1, kind], device.0.to_vec(), body].concat());
         self.records.push(text.clone());
         if self.records.len() > 60 {
             self.records.drain(..30);

@@ -18,8 +18,9 @@ use crate::oracle::{Kind, Oracle};
 use crate::rng::Rng;
 use crate::trace::Trace;
 
-/// Connections at most.
+/// Connections at most; in a world of programs fewer, so that each is busier.
 const CONNECTIONS: usize = 40;
+const CONNECTIONS_OF_PROGRAMS: usize = 12;
 /// Bytes of a page of a log.
 const PAGE_BYTES: u64 = 1 << 20;
 /// Bytes that may be queued above limits and pages: the replies and events of one turn.
@@ -75,12 +76,14 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> World {
         let mut rng = Rng::new(seed);
+        // In some worlds most lines are of programs that encrypt, and fewer people have more of them.
+        let programs = if rng.one_in(3) { 70 } else { 10 };
         let retention = rng.one_in(6);
         let throttled = rng.one_in(4);
         let settings = Settings {
             server_name: "sim".to_owned(),
             registration: Registration::Open,
-            sessions_per_account: rng.within(1, 4),
+            sessions_per_account: if programs > 50 { 4 } else { rng.within(1, 4) },
             messages_per_second: if throttled { 10 } else { 0 },
             message_burst: 30,
             logins_per_minute: if throttled { 10 } else { 0 },
@@ -91,10 +94,8 @@ impl World {
             retention_days: retention.then_some(1),
         };
         let unreadable = if rng.one_in(4) { 8 } else { 200 };
-        // In some worlds most lines are of programs that encrypt, and fewer people have more of them.
-        let programs = if rng.one_in(3) { 70 } else { 10 };
         let accounts = if programs > 50 { rng.within(2, 6) } else { rng.within(6, 24) };
-        let rooms = rng.within(2, 10);
+        let rooms = rng.within(2, if programs > 50 { 3 } else { 10 });
         let body_max = if rng.one_in(2) { 98_304 } else { 20_000 };
         let mut chance = Rng::new(rng.next());
         let random = Box::new(move |bytes: &mut [u8]| {
@@ -234,7 +235,7 @@ impl World {
 
     pub fn step(&mut self) {
         self.trace.step += 1;
-        match self.rng.weighted(&[20, 30, 24, 9, 13, 8, 8, 5, 5, 1, 1, 4, 5, 2, 1, 1, 1]) {
+        match self.rng.weighted(&[20, 30, 24, 9, 13, 8, 8, 5, 5, 1, 1, 4, 5, 5, 1, 1, 1]) {
             0 => self.type_lines(),
             1 => self.feed_some(),
             2 => (0..3).for_each(|_| self.flush_some()),
@@ -272,6 +273,8 @@ impl World {
             1
         } else if self.rng.one_in(12) {
             self.rng.within(10, 80)
+        } else if self.people.programs > 50 {
+            self.rng.within(1, 16)
         } else {
             self.rng.within(1, 3)
         };
@@ -443,7 +446,7 @@ impl World {
     }
 
     fn connect(&mut self) {
-        if self.conns.len() < CONNECTIONS {
+        if self.conns.len() < if self.people.programs > 50 { CONNECTIONS_OF_PROGRAMS } else { CONNECTIONS } {
             let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, self.rng.below(30) as u8));
             if !self.blocks.iter().any(|block| block.contains(address)) {
                 self.open(address);
@@ -523,6 +526,15 @@ impl World {
     }
 
     fn change_reader(&mut self) {
+        // Often the one that is furthest behind reads again.
+        let fullest = self.conns.values().filter(|conn| !conn.closing).max_by_key(|conn| conn.sent - conn.taken);
+        let fullest = fullest.map(|conn| conn.id);
+        if self.rng.one_in(2) {
+            if let Some(conn) = fullest.and_then(|id| self.conn(id)) {
+                conn.reader = Reader::Fast;
+            }
+            return;
+        }
         let reader = self.reader();
         if let Some(id) = self.some(|_| true)
             && let Some(conn) = self.conn(id)

@@ -292,6 +292,11 @@ pub enum Row {
         /// ML-KEM.
         pqk: u64,
     },
+    /// The code with which a new device is linked.
+    LinkCode {
+        /// To be typed on the account's first device: `dsc link --approve CODE`.
+        code: String,
+    },
     /// A safety number.
     Number {
         /// With whom; one's own account for its own half.

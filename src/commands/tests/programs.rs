@@ -86,6 +86,21 @@ fn a_session_with_a_full_queue_is_read_back_what_it_missed() {
 }
 
 #[test]
+fn a_page_that_is_not_the_last_is_followed_by_the_next() {
+    let mut bench = Bench::new();
+    let (slow, sender) = (bench.login(0, 1), bench.login(1, 2));
+    say(&mut bench, 1, &"x".repeat(65_500));
+    for id in 4..7 {
+        bench.signal(sender, id);
+    }
+    let (read, _) = backlog(&bench.flush(slow)).unwrap();
+    let effects = bench.signals(read, &[4, 5], true);
+    let (read, after) = backlog(&effects).unwrap();
+    assert_eq!((sent(&effects, slow), after), (format!("{}{}", shown(4, 2), shown(5, 2)), 5));
+    assert_eq!(sent(&bench.signals(read, &[6], false), slow), shown(6, 2));
+}
+
+#[test]
 fn a_failed_read_of_signals_is_asked_again() {
     let mut bench = Bench::new();
     let (slow, sender) = (bench.login(0, 1), bench.login(1, 2));

@@ -83,6 +83,17 @@ impl Client<'_> {
         self.learn_shown(user, &Shown::of(user, &answer))
     }
 
+    /// The same for several accounts, asked at once; what became of each.
+    ///
+    /// # Errors
+    /// [`Failure`] of the network. What an account shows is in its own result.
+    pub(super) fn learn_all(&mut self, users: &[User]) -> Result<Vec<Result<Learned, Failure>>, Failure> {
+        let questions: Vec<String> = users.iter().map(|user| format!("/keys get {user} only=certs")).collect();
+        let questions: Vec<&str> = questions.iter().map(String::as_str).collect();
+        let answers = self.server.ask_all(&questions)?;
+        Ok(users.iter().zip(&answers).map(|(user, answer)| self.learn_shown(user, &Shown::of(user, answer))).collect())
+    }
+
     /// Takes in what was shown of an account.
     pub(super) fn learn_shown(&mut self, user: &User, shown: &Shown) -> Result<Learned, Failure> {
         let Some(list) = &shown.list else { return Ok(Learned::NoKeys) };

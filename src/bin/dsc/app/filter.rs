@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use downstream::e2e::error::Error;
+use downstream::e2e::name::User;
 use downstream::protocol::{ServerLine, SignalLine};
 
 use super::receive::account;
@@ -12,6 +13,7 @@ use super::take::{After, LogLine, LogWhat, Taken, Wish, give_up, take_line, take
 use super::{Client, notice};
 use crate::error::Failure;
 use crate::event::Event;
+use crate::store::{Tx, What};
 
 /// What became of a line.
 #[derive(Debug)]
@@ -50,20 +52,16 @@ impl Client<'_> {
         self.transact(|tx| {
             let me = account(tx)?;
             let conversation = line.conversation(&me);
-            if let Some(entry) = tx.entry(&conversation, line.id)? {
-                let failed = matches!(entry.what, crate::store::What::Failed { .. });
-                let events: Vec<Event> = entry_event(tx, &me, &entry)?.into_iter().collect();
-                return Ok(if failed { ByHand::Failed(events) } else { ByHand::Opened(events) });
+            // What failed before may open now: a list or a key may have come.
+            if let Some(entry) = tx.entry(&conversation, line.id)?
+                && !matches!(entry.what, What::Failed { .. })
+            {
+                return Ok(ByHand::Opened(entry_event(tx, &me, &entry)?.into_iter().collect()));
             }
             let mut after = After::default();
             let taken = take_line(tx, &me, line, &conversation, &mut after)?;
             Ok(match taken {
-                Taken::Wants(Wish::List(user))
-                    if after.lists.is_empty()
-                        && tx.state().is_some_and(|s| s.contacts.get(&user).is_none_or(|c| c.list().is_none())) =>
-                {
-                    ByHand::Wants(format!("/keys get {user} only=certs"))
-                }
+                Taken::Wants(Wish::List(user)) if first_time(tx, &user) => ByHand::Wants(list_of(&user)),
                 Taken::Wants(Wish::List(_)) => {
                     give_up(tx, line, &conversation, Error::UnlistedDevice, &mut after)?;
                     ByHand::Failed(after.events)
@@ -86,7 +84,11 @@ impl Client<'_> {
                     Some(signal.sender.as_str()),
                     format!("signal {} of {} is for another device", signal.id, signal.sender),
                 )]),
-                Some(Taken::Wants(Wish::List(user))) => ByHand::Wants(format!("/keys get {user} only=certs")),
+                Some(Taken::Wants(Wish::List(user))) if first_time(tx, &user) => ByHand::Wants(list_of(&user)),
+                Some(Taken::Wants(Wish::List(_))) => {
+                    let event = unreadable(signal.sender.as_str(), &signal.sender, None, Error::UnlistedDevice);
+                    ByHand::Failed(vec![event])
+                }
                 Some(Taken::Wants(Wish::Roster(room))) => ByHand::Wants(format!("/roster {room}")),
                 Some(Taken::Hold | Taken::Wants(Wish::Signals)) => {
                     ByHand::Failed(vec![unreadable(signal.sender.as_str(), &signal.sender, None, Error::NeedRoster)])
@@ -104,6 +106,23 @@ impl Client<'_> {
             })
         })
     }
+}
+
+fn list_of(user: &User) -> String {
+    format!("/keys get {user} only=certs")
+}
+
+/// Whether the list of this account that is known now has not been asked for because of an unlisted device:
+/// a device that is missing from the newest list too is refused, not asked for for ever.
+fn first_time(tx: &mut Tx<'_>, user: &User) -> bool {
+    let version = tx.state().and_then(|state| state.contacts.get(user)).map_or(0, |contact| contact.list_version());
+    let (key, version) = (format!("unlisted/{user}"), version.to_be_bytes());
+    let before = tx.setting(&key);
+    if before.is_some_and(|before| before.as_slice() == version) {
+        return false;
+    }
+    tx.set_setting(&key, &version);
+    true
 }
 
 fn finished(after: After) -> ByHand {

@@ -240,8 +240,11 @@ impl Client<'_> {
         self.read_roster(&name)
     }
 
-    /// Enters a room.
-    pub(crate) fn join(&mut self, room: &RoomName) -> Result<(), Failure> {
+    /// Enters a room; whether it is an end-to-end room.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) fn join(&mut self, room: &RoomName) -> Result<bool, Failure> {
         let (_, reply) = self.command(&format!("/join {room}"))?;
         let target = Target::Room(room.clone());
         let last = reply.key("last").and_then(|last| last.parse::<u64>().ok()).unwrap_or(0);
@@ -259,7 +262,7 @@ impl Client<'_> {
                     "the server calls {room} a plain room; it is end to end, and nothing is said there in clear"
                 )));
             }
-            return Ok(());
+            return Ok(false);
         }
         let name = sealed_room(room)?;
         self.read_roster(&name)?;
@@ -277,7 +280,8 @@ impl Client<'_> {
                 format!("the server has let you into {room}, its members have not yet: an admin has to `dsc invite '{room}'` you"),
             )),
             None => self.say(&notice("no-roster", Some(room.as_str()), format!("{room} has no roster yet: whoever made it has to begin it"))),
-        }
+        }?;
+        Ok(true)
     }
 
     /// Leaves a room: in the roster, then at the server.

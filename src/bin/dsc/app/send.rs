@@ -76,7 +76,7 @@ struct Lacking {
 /// What one try to seal came to.
 enum Step<T> {
     Done(T),
-    List(User),
+    Lists(Vec<User>),
     Bundles(Vec<Address>),
 }
 
@@ -149,11 +149,11 @@ impl Client<'_> {
     ) -> Result<(SealedLines, u64), Failure> {
         let user = sealed_user(to)?;
         let target = Target::User(to.clone());
-        let (done, lacking) = self.sealing(|tx, answers| {
+        let (done, lacking) = self.sealing(None, |tx, answers| {
             let sealed = state(tx)?.seal_message(&user, body.clone(), answers, now(), &mut Os);
             let sealed = match step(sealed)? {
                 Step::Done(sealed) => sealed,
-                Step::List(user) => return Ok(Step::List(user)),
+                Step::Lists(users) => return Ok(Step::Lists(users)),
                 Step::Bundles(devices) => return Ok(Step::Bundles(devices)),
             };
             use_bundles(tx, &sealed.change)?;
@@ -186,12 +186,12 @@ impl Client<'_> {
         if self.transact(|tx| is_behind(tx, &name))? {
             self.read_roster(&name)?;
         }
-        let ((done, events), lacking) = self.sealing(|tx, answers| {
-            let id = room_id(tx, &name)?;
+        let id = self.transact(|tx| room_id(tx, &name))?;
+        let ((done, events), lacking) = self.sealing(Some(id), |tx, answers| {
             let sealed = state(tx)?.seal_room(&id, body.clone(), answers, now(), &mut Os);
             let sealed = match step(sealed)? {
                 Step::Done(sealed) => sealed,
-                Step::List(user) => return Ok(Step::List(user)),
+                Step::Lists(users) => return Ok(Step::Lists(users)),
                 Step::Bundles(devices) => return Ok(Step::Bundles(devices)),
             };
             let epoch = state(tx)?.rooms.get(&id).map_or(0, |room| room.roster.head().0);
@@ -229,11 +229,11 @@ impl Client<'_> {
         let (Some(id), Some(inner), Line::Post { target, key, .. }) = (old.room, &old.inner, &old.line) else {
             return Ok(item);
         };
-        let (queued, lacking) = self.sealing(|tx, answers| {
+        let (queued, lacking) = self.sealing(Some(id), |tx, answers| {
             let sealed = state(tx)?.reseal_room(&id, inner, answers, now(), &mut Os);
             let sealed = match step(sealed)? {
                 Step::Done(sealed) => sealed,
-                Step::List(user) => return Ok(Step::List(user)),
+                Step::Lists(users) => return Ok(Step::Lists(users)),
                 Step::Bundles(devices) => return Ok(Step::Bundles(devices)),
             };
             let epoch = state(tx)?.rooms.get(&id).map_or(0, |room| room.roster.head().0);
@@ -283,7 +283,7 @@ impl Client<'_> {
 
     /// Answers such a request, at most once an hour to each device.
     pub(super) fn answer_chain_request(&mut self, from: &Address, room: &RoomId) -> Result<(), Failure> {
-        let answered = self.sealing(|tx, answers| {
+        let answered = self.sealing(Some(*room), |tx, answers| {
             let answer = state(tx)?.answer_chain_request(from, room, answers, now(), &mut Os);
             match step(answer)? {
                 Step::Done(Some((change, body))) => {
@@ -293,7 +293,7 @@ impl Client<'_> {
                     Ok(Step::Done(()))
                 }
                 Step::Done(None) => Ok(Step::Done(())),
-                Step::List(user) => Ok(Step::List(user)),
+                Step::Lists(users) => Ok(Step::Lists(users)),
                 Step::Bundles(devices) => Ok(Step::Bundles(devices)),
             }
         });
@@ -306,7 +306,7 @@ impl Client<'_> {
     /// Seals and queues a signal to one device; whether it could be sealed.
     fn signal(&mut self, to: &Address, conversation: Conversation, body: &Body) -> Result<bool, Failure> {
         let receiver = wire_user(&to.user)?;
-        let sealed = self.sealing(|tx, answers| {
+        let sealed = self.sealing(None, |tx, answers| {
             let sealed = state(tx)?.seal_signal(to, conversation, body.clone(), answers, now(), &mut Os);
             match step(sealed)? {
                 Step::Done(sealed) => {
@@ -315,7 +315,7 @@ impl Client<'_> {
                     queue_signals(tx, &[(receiver.clone(), sealed.body)])?;
                     Ok(Step::Done(()))
                 }
-                Step::List(user) => Ok(Step::List(user)),
+                Step::Lists(users) => Ok(Step::Lists(users)),
                 Step::Bundles(devices) => Ok(Step::Bundles(devices)),
             }
         });
@@ -327,9 +327,38 @@ impl Client<'_> {
         }
     }
 
+    /// Fetches lists that sealing lacks. In a room, who shows none (or another identity than the pinned one:
+    /// the alarm was shown) is left out and silences nobody; to a person, it is the end.
+    fn fetch_lists(&mut self, users: &[User], room: Option<RoomId>, lacking: &mut Lacking) -> Result<(), Failure> {
+        for user in users {
+            if lacking.lists.contains(user) {
+                return Err(no_keys_of(user));
+            }
+            if self.server.is_offline() {
+                // One command that brings list and bundles alike: less to type.
+                self.command(&format!("/keys get {user}"))?;
+            }
+        }
+        let known = match room {
+            // Everybody at once: a big room's first message should not cost a round trip a member.
+            Some(room) => self.transact(|tx| Ok(members_without_list(tx, &room, &lacking.lists)))?,
+            None => Vec::new(),
+        };
+        let known = if known.is_empty() { users.to_vec() } else { known };
+        for (user, learned) in known.iter().zip(self.learn_all(&known)?) {
+            match learned {
+                Ok(Learned::Known) if !self.still_old(user)? => {}
+                Err(failure) if room.is_none() || failure.exit == Exit::Network => return Err(failure),
+                _ => lacking.lists.push(user.clone()),
+            }
+        }
+        Ok(())
+    }
+
     /// Seals, fetching what is missing in between: `seal` runs in a transaction of its own each time.
     fn sealing<T>(
         &mut self,
+        room: Option<RoomId>,
         mut seal: impl FnMut(&mut Tx<'_>, &Answers<'_>) -> Result<Step<T>, Failure>,
     ) -> Result<(T, Vec<Address>), Failure> {
         let mut lacking = Lacking::default();
@@ -341,18 +370,7 @@ impl Client<'_> {
             })?;
             match step {
                 Step::Done(done) => return Ok((done, lacking.bundles)),
-                Step::List(user) => {
-                    if lacking.lists.contains(&user) {
-                        return Err(no_keys_of(&user));
-                    }
-                    if self.server.is_offline() {
-                        // One command that brings list and bundles alike: less to type.
-                        self.command(&format!("/keys get {user}"))?;
-                    }
-                    if self.learn(&user)? == Learned::NoKeys || self.still_old(&user)? {
-                        lacking.lists.push(user);
-                    }
-                }
+                Step::Lists(users) => self.fetch_lists(&users, room, &mut lacking)?,
                 Step::Bundles(devices) => {
                     let missing = self.fetch_bundles(&devices)?;
                     if missing.iter().all(|device| lacking.bundles.contains(device)) && !missing.is_empty() {
@@ -398,11 +416,23 @@ impl Client<'_> {
     }
 }
 
+/// Members of a room whose device list is missing, or older than it is said to be.
+fn members_without_list(tx: &Tx<'_>, room: &RoomId, without: &[User]) -> Vec<User> {
+    let Some(state) = tx.state() else { return Vec::new() };
+    let members = state.rooms.get(room).map(|room| room.roster.members()).unwrap_or_default();
+    let lacks = |member: &&downstream::e2e::roster_log::Member| match state.contacts.get(&member.user) {
+        None => true,
+        Some(contact) if *contact.aik() != member.aik => false,
+        Some(contact) => contact.needs_list() || contact.list_version() < member.list().version(),
+    };
+    members.iter().filter(lacks).map(|member| member.user.clone()).filter(|user| !without.contains(user)).collect()
+}
+
 /// One try, sorted into done, something to fetch, or a failure.
 fn step<T>(sealed: Result<T, SealError>) -> Result<Step<T>, Failure> {
     match sealed {
         Ok(done) => Ok(Step::Done(done)),
-        Err(SealError::NeedList(user)) => Ok(Step::List(user)),
+        Err(SealError::NeedList(user)) => Ok(Step::Lists(vec![user])),
         Err(SealError::NeedBundles(devices)) => Ok(Step::Bundles(devices)),
         Err(error) => Err(cannot_seal(error)),
     }

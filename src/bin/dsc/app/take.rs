@@ -11,6 +11,7 @@ use downstream::e2e::inner::{Body, Via};
 use downstream::e2e::marks;
 use downstream::e2e::name::{Address, ChainId, Mark as EnvelopeMark, RoomId, RoomName as SealedRoom, User};
 use downstream::e2e::receive::{Line, Opened, Target as SealedTarget};
+use downstream::e2e::state::State;
 use downstream::protocol::{Fields, FileLine, MessageLine, SignalLine, Target, Timestamp, UserName};
 
 use super::shown::message_event;
@@ -19,6 +20,9 @@ use crate::error::Failure;
 use crate::event::{Content, Event, Mark, Message};
 use crate::store::{Entry, Held, Tx, What};
 
+/// Accounts that are known at most: whoever can make accounts could otherwise fill this device with first
+/// contacts. Far above the people of a server that somebody hosts for themselves.
+const CONTACTS_MAX: usize = 20_000;
 /// Seconds between two requests for the same chain.
 const ASK_CHAIN_EVERY: u64 = 3600;
 
@@ -142,6 +146,9 @@ pub(super) fn take_line(
         }
     };
     let sealed_line = Line { via: Via::Message, sender: &sender, target, body };
+    if is_one_too_many(state(tx)?, &sender) {
+        return Ok(Taken::Done);
+    }
     let marked = state(tx)?.mark_of(&sealed_line);
     if let Some((from, mark)) = &marked {
         tx.seen(from, *mark)?;
@@ -181,6 +188,11 @@ pub(super) fn take_line(
         });
     }
     Ok(Taken::Done)
+}
+
+/// Whether the sender would be one account more than are kept.
+fn is_one_too_many(state: &State, sender: &User) -> bool {
+    state.contacts.len() >= CONTACTS_MAX && !state.contacts.contains_key(sender)
 }
 
 fn missing_before(tx: &Tx<'_>, opened: &Opened) -> Result<u64, Failure> {
@@ -352,6 +364,9 @@ pub(super) fn take_signal(
         return Ok(passed.map(|()| Taken::Done));
     }
     let line = Line { via: Via::Signal, sender: &sender, target: SealedTarget::User(&me), body: signal.body };
+    if is_one_too_many(known, &sender) {
+        return Ok(Some(Taken::Done));
+    }
     let marked = known.mark_of(&line);
     if let Some((from, mark)) = &marked {
         tx.seen(from, *mark)?;

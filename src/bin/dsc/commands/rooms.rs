@@ -56,8 +56,8 @@ pub(crate) fn create(ctx: &mut Context, create: &Create) -> Result<(), Failure> 
 /// `dsc join`
 pub(crate) fn join(ctx: &mut Context, room: &RoomName) -> Result<(), Failure> {
     online(ctx, |client| {
-        client.join(room)?;
-        (client.show)(&done(room, format!("you are in {room}")))
+        let kind = if client.join(room)? { "end to end encrypted" } else { "a plain room: the server can read it" };
+        (client.show)(&done(room, format!("you are in {room}, {kind}")))
     })
 }
 

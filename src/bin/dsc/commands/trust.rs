@@ -154,11 +154,7 @@ pub(crate) fn link(ctx: &mut Context) -> Result<(), Failure> {
     let (waiting, code) = {
         let mut client = Client { store, server: &mut connection, show: &mut show };
         let begun = client.link_begin(&user)?;
-        (client.show)(&Event::Notice {
-            kind: "link-code".to_owned(),
-            subject: Some(begun.1.clone()),
-            text: format!("on the account's first device, within ten minutes: dsc link --approve {}", begun.1),
-        })?;
+        (client.show)(&Event::Row(Row::LinkCode { code: begun.1.clone() }))?;
         begun
     };
     drop(code);

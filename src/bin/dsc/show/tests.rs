@@ -115,6 +115,7 @@ fn rows() -> Vec<Row> {
         Row::Unread { target: "#ops".to_owned(), count: 3, first: 15, last: 17 },
         Row::Unread { target: "bob".to_owned(), count: 0, first: 0, last: 17 },
         Row::Keys { device: device(), opk: 88, pqk: 12 },
+        Row::LinkCode { code: "ZMFQ-T6PG".to_owned() },
         Row::Number { user: "bob".to_owned(), number: "53038 54937 12373".to_owned(), verified: true },
         Row::Number { user: "bob".to_owned(), number: "53038 54937 12373".to_owned(), verified: false },
         Row::Device {

@@ -208,6 +208,9 @@ fn row(row: &Row, style: &Style) -> String {
         Row::Keys { device, opk, pqk } => {
             format!("{} one-time keys left: {opk} X25519, {pqk} ML-KEM", name(PLACE, device))
         }
+        Row::LinkCode { code } => {
+            format!("on the account's first device, within ten minutes: dsc link --approve {}", escaped(code))
+        }
         Row::Number { user, number, verified } => {
             let verified = if *verified { "verified".to_owned() } else { style.paint(MARK, "not compared yet") };
             format!("{} {} {verified}", name(SENDER, user), escaped(number))
