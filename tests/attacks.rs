@@ -17,5 +17,17 @@ mod common;
 mod evil;
 mod support;
 
+#[path = "attacks/delivery.rs"]
+mod delivery;
+#[path = "attacks/directory.rs"]
+mod directory;
 #[path = "attacks/harness.rs"]
 mod harness;
+#[path = "attacks/peer.rs"]
+mod peer;
+#[path = "attacks/plaintext.rs"]
+mod plaintext;
+#[path = "attacks/state.rs"]
+mod state;
+#[path = "attacks/tampering.rs"]
+mod tampering;
