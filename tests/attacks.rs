@@ -23,10 +23,14 @@ mod delivery;
 mod directory;
 #[path = "attacks/harness.rs"]
 mod harness;
+#[path = "attacks/kill.rs"]
+mod kill;
 #[path = "attacks/peer.rs"]
 mod peer;
 #[path = "attacks/plaintext.rs"]
 mod plaintext;
+#[path = "attacks/programs.rs"]
+mod programs;
 #[path = "attacks/state.rs"]
 mod state;
 #[path = "attacks/tampering.rs"]
