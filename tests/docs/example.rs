@@ -356,7 +356,7 @@ fn agrees(
     let (known, _) = Contact::first(&alice, &ALICE.list(), &[&ALICE.certificate()]).unwrap();
     state.contacts.insert(alice.clone(), known);
 
-    let mut open = |state: &mut State, via, target, envelope: &[u8]| {
+    let open = |state: &mut State, via, target, envelope: &[u8]| {
         let body = armour::body(envelope);
         state.receive(&Line { via, sender: &alice, target, body: &body }, now, &mut Zeros).unwrap().inner
     };
