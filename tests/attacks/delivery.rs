@@ -161,6 +161,36 @@ fn a08_reorder_delay_drop() {
 }
 
 #[test]
+fn a08_a_long_absence() {
+    const EPOCHS: usize = 7;
+    let s = Stage::new();
+    let (alice, bob, carol) = (s.dsc("alice"), s.dsc("bob"), s.dsc("carol"));
+    alice.run(&["create", "#room"]).ok();
+    for dsc in [&bob, &carol] {
+        alice.run(&["invite", "#room", &dsc.user]).ok();
+        dsc.run(&["join", "#room"]).ok();
+    }
+    // While Bob is away the room changes again and again, and with it the chains of all who speak; his device
+    // keeps three of each.
+    let mut said = Vec::new();
+    for epoch in 0..EPOCHS {
+        alice.run(&[if epoch % 2 == 0 { "op" } else { "deop" }, "#room", "bob"]).ok();
+        for dsc in [&alice, &carol] {
+            for n in 0..2 {
+                let text = format!("{} {n} in epoch {epoch}", dsc.user);
+                dsc.run(&["send", "#room", &text]).ok();
+                said.push(text);
+            }
+        }
+    }
+    let ran = bob.run(&["fetch"]).ok();
+    assert_eq!(ran.texts(), said);
+    let waits = ran.of("notice").iter().any(|notice| notice["kind"] == "waiting");
+    assert!(ran.unreadable().is_empty() && !waits, "{ran:?}");
+    assert_eq!(s.signals("bob", "alice") + s.signals("bob", "carol"), 0, "nothing has to be asked for");
+}
+
+#[test]
 fn a09_skip_dos() {
     const COUNT: usize = 10_000;
     let s = Stage::new();

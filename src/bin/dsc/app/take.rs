@@ -76,6 +76,8 @@ pub(super) enum Wish {
     List(User),
     Roster(SealedRoom),
     Signals,
+    /// The log of a room, up to a time (Unix milliseconds).
+    Log(SealedRoom, u64),
 }
 
 /// What is to be done once a batch is committed.
@@ -375,10 +377,12 @@ pub(super) fn let_go(tx: &mut Tx<'_>, lines: &[Held], after: &mut After) -> Resu
     Ok(())
 }
 
-/// Opens a signal; `None` if it is for another device.
+/// Opens a signal; `None` if it is for another device. A link that would take the place of an older one is
+/// taken once its room's log was read up to it (`read`): what was said in the older chain would be lost.
 pub(super) fn take_signal(
     tx: &mut Tx<'_>,
     signal: &SignalLine<'_>,
+    read: bool,
     after: &mut After,
 ) -> Result<Option<Taken>, Failure> {
     let Some(known) = tx.state() else { return Ok(None) };
@@ -426,6 +430,9 @@ pub(super) fn take_signal(
             return Ok(Some(Taken::Done));
         }
     };
+    if !read && let Some(room) = displaces(state(tx)?, &opened) {
+        return Ok(Some(Taken::Wants(Wish::Log(room, signal.time.as_millis()))));
+    }
     before_commit(tx, &opened, &sender, after)?;
     let shown = format!("{sender}/{}", device_name(tx, &opened.from));
     match &opened.inner.body {
@@ -448,6 +455,16 @@ pub(super) fn take_signal(
     }
     tx.apply(opened.change);
     Ok(Some(Taken::Done))
+}
+
+/// The room in which an opened link takes the place of an older one of the same device: only so many of each
+/// are kept, and whoever was away for longer than that gets all of them before the first line of the log.
+fn displaces(state: &State, opened: &Opened) -> Option<SealedRoom> {
+    let Body::SenderKey(skdm) = &opened.inner.body else { return None };
+    let room = state.rooms.get(&skdm.room)?;
+    let (_, chains) = opened.change.chains.iter().find(|(id, _)| *id == skdm.room)?;
+    let replaced = chains.held() <= room.chains.held() && *chains.to_row() != *room.chains.to_row();
+    replaced.then(|| room.roster.name().clone())
 }
 
 pub(super) fn held_signal(signal: &SignalLine<'_>) -> Held {
