@@ -25,6 +25,8 @@ mod directory;
 mod harness;
 #[path = "attacks/kill.rs"]
 mod kill;
+#[path = "attacks/network.rs"]
+mod network;
 #[path = "attacks/peer.rs"]
 mod peer;
 #[path = "attacks/plaintext.rs"]

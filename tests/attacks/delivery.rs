@@ -324,6 +324,39 @@ fn a10_reflection_and_readdressing() {
 }
 
 #[test]
+fn a10_from_room_to_room() {
+    let s = Stage::new();
+    let (alice, bob) = (s.dsc("alice"), s.dsc("bob"));
+    for room in ["#one", "#two"] {
+        alice.run(&["create", room]).ok();
+        alice.run(&["invite", room, "bob"]).ok();
+        bob.run(&["join", room]).ok();
+        alice.run(&["send", room, "hello"]).ok();
+    }
+    assert_eq!(bob.run(&["fetch"]).ok().texts().len(), 2);
+    alice.run(&["send", "#one", "for the first"]).ok();
+    let body = s.body("alice", "#one");
+    s.post("alice", "#two", &body);
+    s.post("alice", "bob", &body);
+    s.post_signal("alice", "bob", &body);
+    // Nor under another room's id: that is another chain.
+    let mut raw = armour::envelope(&body).unwrap();
+    raw[2..18].copy_from_slice(&armour::envelope(&s.body("alice", "#two")).unwrap()[2..18]);
+    s.post("alice", "#two", &armour::body(&raw));
+    // From another member, and from nobody.
+    s.post("bob", "#one", &body);
+    let ran = bob.run(&["fetch"]);
+    assert_eq!(ran.texts(), ["for the first"], "{ran:?}");
+    let mut codes = ran.unreadable();
+    codes.sort();
+    assert!(
+        codes.len() >= 3 && codes.iter().all(|code| ["room", "syntax", "replay"].contains(&code.as_str())),
+        "{ran:?}"
+    );
+    assert_eq!(bob.run(&["fetch", "#two"]).ok().texts(), ["hello"]);
+}
+
+#[test]
 fn a10_who_knows_the_content_key() {
     let s = Stage::new();
     let bob = s.dsc("bob");
