@@ -225,3 +225,17 @@ fn by_hand_what_is_missing_is_the_command_to_type() {
     let super::ByHand::Opened(again) = bob.by_hand(|client| client.open_line(row)).unwrap() else { panic!() };
     assert_eq!(texts(&again), ["alice: hi"], "a line seen again is answered from the history");
 }
+
+#[test]
+fn a_signal_to_another_device_of_the_account_is_left_for_it() {
+    let (world, mut alice, mut bob) = two();
+    let mut phone = Person::without_keys(&world, "alice");
+    phone.link_to(&mut alice);
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    alice.fetch();
+    alice.send("#r", "to everybody");
+    // The sender reads its signals before the phone does.
+    alice.fetch();
+    assert_eq!(texts(&phone.fetch()), ["alice: to everybody"]);
+}
