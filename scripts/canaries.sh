@@ -1,24 +1,36 @@
 #!/bin/sh
-# Turns off one defence of the end-to-end module at a time and shows that the test which watches it fails.
+# Turns off one defence of the end-to-end module at a time and shows that the tests which watch it fail: one
+# beside the code, and, where the defence can be seen from outside, an attack on the real dsc and daemon.
 # A canary that still sings (the test passes) is an error.
 #
-# Not part of scripts/test.sh: each of the twenty features builds the crate and a test binary anew, which
-# takes far longer than all the tests. Run it after a change in src/e2e or its tests.
+#   scripts/canaries.sh             all of them
+#   scripts/canaries.sh FEATURE…    only these features
+#
+# Not part of scripts/test.sh: each of the twenty features builds the crate and its test binaries anew, which
+# takes far longer than all the tests. Run it after a change in src/e2e, src/bin/dsc or their tests.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
+wanted=" $* "
 sung=0
 canary() {
     feature=$1 target=$2 test=$3
+    case "$wanted" in
+        "  " | *" $feature "*) ;;
+        *) return ;;
+    esac
     # The suite must build with the defence off, and the test must exist: only its failure counts.
+    # The attacks run the daemon too.
+    features=$feature
+    [ "$target" = "--test attacks" ] && features="daemon,$feature"
     # shellcheck disable=SC2086
-    if ! cargo test --locked -q --no-default-features --features "$feature" $target --no-run >/dev/null 2>&1; then
+    if ! cargo test --locked -q --no-default-features --features "$features" $target --no-run >/dev/null 2>&1; then
         echo "BROKEN  $feature: does not build"
         sung=1
         return
     fi
     # shellcheck disable=SC2086
-    out=$(cargo test --locked -q --no-default-features --features "$feature" $target -- --exact "$test" 2>&1)
+    out=$(cargo test --locked -q --no-default-features --features "$features" $target -- --exact "$test" 2>&1)
     if echo "$out" | grep -q "1 failed"; then
         echo "ok      $feature: $test fails"
     else
@@ -47,5 +59,24 @@ canary break-prekey-label    "--test e2e_directory"  one_kind_of_key_is_not_serv
 canary break-fork            "--test e2e_rooms"      a_second_entry_in_an_accepted_place_is_a_fork
 canary break-closed-chain    "--test e2e_rooms"      every_epoch_has_a_new_chain_and_the_old_one_is_closed
 canary break-group-signature "--test e2e_rooms"      no_member_writes_in_anothers_name
+
+canary break-contributory    "--test attacks"        directory::a03_low_order_points
+canary break-commitment      "--test attacks"        peer::a17_salamander
+canary break-salt            "--test attacks"        state::a20a_yesterdays_store
+canary break-slot-hash       "--test attacks"        delivery::a10_who_knows_the_content_key
+canary break-padding         "--test attacks"        peer::a19_injection
+canary break-max-skip        "--test attacks"        delivery::a08_reorder_delay_drop
+canary break-conv-id         "--test attacks"        peer::a19_injection
+canary break-multi-aad       "--test attacks"        delivery::a10_reflection_and_readdressing
+canary break-replay-cache    "--test attacks"        delivery::a07_prekey_replay_without_one_time_keys
+canary break-replay-mark     "--test attacks"        delivery::a06_replay
+canary break-pin             "--test attacks"        tampering::a13_reset_storm
+canary break-unlisted        "--test attacks"        directory::a04_an_unlisted_device_starts_no_session
+canary break-born-clock      "--test attacks"        delivery::a07_a_session_from_the_future
+canary break-session-sender  "--test attacks"        delivery::a10_who_knows_the_content_key
+canary break-prekey-label    "--test attacks"        directory::a02_forged_bundle
+canary break-fork            "--test attacks"        tampering::a05_ghost_member
+canary break-closed-chain    "--test attacks"        peer::a16_a_closed_chain_stays_closed
+canary break-group-signature "--test attacks"        peer::a15_member_forges_member
 
 exit $sung

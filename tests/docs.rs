@@ -1,8 +1,13 @@
 //! The documents against the code: the table of commands, the codes, the events, the limits, the links.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test docs` writes the table of `docs/protocol.md` anew.
+//! `UPDATE_GOLDEN=1 cargo test --test docs` writes the table of `docs/protocol.md` and the worked example of
+//! `docs/encryption.md` anew.
 #![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is wrong")]
+
+#[cfg(feature = "client")]
+#[path = "docs/encryption.rs"]
+mod encryption;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

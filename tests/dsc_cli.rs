@@ -42,7 +42,8 @@ impl Place {
         let mut command = self.command();
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
+        // A command that fails early does not read all of it.
+        let _ = child.stdin.take().unwrap().write_all(input);
         child.wait_with_output().unwrap()
     }
 
@@ -372,4 +373,37 @@ fn envelopes_are_inspected_without_keys() {
     failed(&place.run_with(&["inspect"], b""), 1);
     failed(&place.run_with(&["inspect"], &vec![b'x'; 200_000]), 1);
     failed(&place.run_with(&["inspect"], b"\xff\x00\n"), 1);
+}
+
+#[test]
+fn a_person_at_a_terminal_is_asked() {
+    let place = Place::new();
+    // `script` gives the program a terminal, on which `typed` is typed.
+    let at_terminal = |arguments: &str, typed: &str| {
+        let mut command = Command::new("script");
+        command.arg("-qec").arg(format!("'{BINARY}' {arguments}")).arg("/dev/null").env_remove("NO_COLOR");
+        command.env("DSC_HOME", place.path("home")).current_dir(place.0.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), text(&output.stdout))
+    };
+    let (exit, said) = at_terminal("init --user alice", "correct horse\nanother\n");
+    assert!(exit == Some(1) && said.contains("the two passphrases differ; nothing was changed"), "{said}");
+    assert!(!place.path("home/store.db").exists());
+    let (exit, said) = at_terminal("init --user alice", "\n");
+    assert!(exit == Some(1) && said.contains("the passphrase was not entered"), "{said}");
+    let (exit, said) = at_terminal("init --user alice", "correct horse\ncorrect horse\n");
+    assert_eq!(exit, Some(0), "{said}");
+    assert!(said.contains("New passphrase of the key store: ") && said.contains("Again: "), "{said}");
+    let (exit, said) = at_terminal("whoami", "wrong\ncorrect horse\n");
+    assert!(exit == Some(0) && said.contains("wrong passphrase; try again") && said.contains("device "), "{said}");
+    let (exit, said) = at_terminal("whoami", "wrong\nwrong\nwrong\ncorrect horse\n");
+    assert!(exit == Some(1) && said.matches("Passphrase of the key store").count() == 3, "{said}");
+    let (exit, said) = at_terminal("passphrase --remove", "correct horse\nn\n");
+    assert!(exit == Some(1) && said.contains("[y/N]") && said.contains("not done"), "{said}");
+    let (exit, said) = at_terminal("passphrase --remove", "correct horse\nYes\n");
+    assert_eq!(exit, Some(0), "{said}");
+    done(&place.run(&["whoami"]));
 }

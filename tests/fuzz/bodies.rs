@@ -1,8 +1,11 @@
 //! What the fuzz targets do with their input; the main package replays the corpora through the same.
 #![allow(dead_code, reason = "each target uses one of them")]
 
+use downstream::protocol::keys::KeyUpload;
 use downstream::protocol::request::{Sentence, parse};
-use downstream::protocol::{KeyUpload, LineFault, LineSplitter};
+use downstream::protocol::{
+    FileLine, Hello, LineFault, LineSplitter, MessageLine, ServerLine, SignalLine, UnreadLine, UserName, escaped,
+};
 
 /// The first byte chooses the limit, the second how the rest is cut.
 pub(crate) fn line_splitter(data: &[u8]) {
@@ -81,7 +84,7 @@ pub(crate) fn request(data: &[u8]) {
     }
 }
 
-/// The bytes of a record of `/keys put`, or anything else.
+/// A record of `/keys put`, decoded.
 pub(crate) fn key_record(data: &[u8]) {
     match KeyUpload::parse(data) {
         Ok(upload) => {
@@ -90,4 +93,45 @@ pub(crate) fn key_record(data: &[u8]) {
         }
         Err(fault) => assert!(!fault.to_string().is_empty()),
     }
+}
+
+/// A line from a server, which is a stranger: whatever is read out of it stands in it.
+pub(crate) fn answer(data: &[u8]) {
+    let Ok(line) = std::str::from_utf8(data) else { return };
+    let shown = escaped(line);
+    assert!(!shown.contains(|c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}')), "{shown:?}");
+    let fields = match ServerLine::parse(line) {
+        ServerLine::Other => return,
+        ServerLine::Row(fields) | ServerLine::Event(fields) => {
+            assert_eq!(Some(fields.whole()), line.get(2..));
+            fields
+        }
+        ServerLine::Ok { verb, label, fields } | ServerLine::Err { verb, label, fields, .. } => {
+            assert!(!verb.is_empty() && label != Some("") && line.contains(verb));
+            fields
+        }
+    };
+    // Words and text, put together again, are the line's end.
+    let words = fields.words().collect::<Vec<_>>().join(" ");
+    let again = match fields.text() {
+        Some(text) if words.is_empty() => [":", text].concat(),
+        Some(text) => [&words, " :", text].concat(),
+        None => words,
+    };
+    assert!(line.ends_with(&again) || line.ends_with(&[" ", &again].concat()), "{line:?} was read as {again:?}");
+    assert!(fields.keys().all(|(key, value)| line.contains(&[key, "=", value].concat())));
+
+    let Ok(me) = UserName::parse("me") else { return };
+    if let Ok(message) = MessageLine::read(&fields) {
+        assert!(line.ends_with(message.body));
+        let _ = message.conversation(&me);
+    }
+    if let Ok(file) = FileLine::read(&fields) {
+        assert!(!file.file.contains([' ', '/']));
+        let _ = file.conversation(&me);
+    }
+    if let Ok(hello) = Hello::read(&fields) {
+        assert!(hello.max_line <= 131_072 && hello.max_body <= 98_304);
+    }
+    let _ = (SignalLine::read(&fields), UnreadLine::read(&fields));
 }

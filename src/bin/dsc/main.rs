@@ -9,6 +9,8 @@ mod commands;
 mod context;
 mod error;
 mod event;
+#[cfg(test)]
+mod manual;
 mod net;
 mod prompt;
 mod server;

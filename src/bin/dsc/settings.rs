@@ -38,8 +38,6 @@ pub struct Settings {
     pub ca: Option<PathBuf>,
     /// For how many days opened messages are kept in the sealed history; 0 keeps none.
     pub history_days: u32,
-    /// Where files of others are put.
-    pub downloads: PathBuf,
 }
 
 /// A key of the file, for its errors and for the documents.
@@ -56,7 +54,7 @@ pub struct Key {
 }
 
 /// Every key.
-pub const KEYS: [Key; 6] = [
+pub const KEYS: [Key; 5] = [
     Key {
         name: "server",
         allowed: "HOST, HOST:PORT or [IPV6]:PORT",
@@ -82,25 +80,12 @@ pub const KEYS: [Key; 6] = [
         default: "365",
         about: "how long opened messages stay in the sealed history, which `search` reads",
     },
-    Key {
-        name: "downloads",
-        allowed: "a path, from the home if it is relative",
-        default: "downloads in the home",
-        about: "where received files are put",
-    },
 ];
 
 impl Settings {
     /// What holds without a file.
-    pub fn defaults(home: &Path) -> Settings {
-        Settings {
-            server: None,
-            user: None,
-            color: ColorChoice::Auto,
-            ca: None,
-            history_days: HISTORY_DAYS,
-            downloads: home.join("downloads"),
-        }
+    pub fn defaults() -> Settings {
+        Settings { server: None, user: None, color: ColorChoice::Auto, ca: None, history_days: HISTORY_DAYS }
     }
 
     /// Reads the file in a home; a missing one is an empty one.
@@ -135,12 +120,23 @@ impl Settings {
 pub fn remember(home: &Path, server: &Endpoint, user: &UserName) -> Result<(), Failure> {
     let path = home.join(FILE);
     let before = read(&path)?;
-    let mut text = set(&before, "server", &server.to_string());
-    text = set(&text, "user", user.as_str());
+    let text = if before.is_empty() { template() } else { before.clone() };
+    let text = set(&text, "server", &server.to_string());
+    let text = set(&text, "user", user.as_str());
     if text == before {
         return Ok(());
     }
     replace(&path, &text).map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
+}
+
+/// A new file: the keys that a person may want, as comments.
+fn template() -> String {
+    let remembered = ["server", "user"];
+    let rows = KEYS.iter().filter(|key| !remembered.contains(&key.name));
+    let rows = rows.map(|Key { name, allowed, default, about }| {
+        format!("# {name}: {about}. It takes {allowed}. Default: {default}.\n")
+    });
+    format!("# Settings of dsc. Options on the command line come first.\n#\n{}\n", rows.collect::<String>())
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -214,9 +210,9 @@ fn parse(text: &str, home: &Path) -> (Settings, Vec<Problem>) {
             let line = error.span().map_or(1, |span| line_of(span.start));
             Problem { line, what: format!("not TOML: {}", error.message()) }
         };
-        return (Settings::defaults(home), syntax.iter().map(problem).collect());
+        return (Settings::defaults(), syntax.iter().map(problem).collect());
     }
-    let mut settings = Settings::defaults(home);
+    let mut settings = Settings::defaults();
     let mut problems = Vec::new();
     for (name, value) in document.get_ref().iter() {
         let (line, name) = (line_of(name.span().start), name.get_ref().as_ref());
@@ -255,7 +251,6 @@ fn take(settings: &mut Settings, name: &str, value: &Spanned<DeValue<'_>>, home:
             settings.color = found.ok_or_else(|| format!("\"{}\" is none of them", shown(value)))?.1;
         }
         "ca" => settings.ca = Some(path()?),
-        "downloads" => settings.downloads = path()?,
         "history_days" => {
             let number = value.get_ref().as_integer();
             let number = number.ok_or_else(|| format!("is {}, but must be a whole number", kind(value)))?;
@@ -307,15 +302,14 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "server = \"Chat.example.org\"\nuser = \"Alice\"\ncolor = \"never\"\nca = \"ca.pem\"\n\
-                    history_days = 0\ndownloads = \"/srv/in\"\n";
+                    history_days = 0\n";
         let (settings, problems) = parse(text, home());
         assert_eq!(problems, []);
         assert_eq!(settings.server.unwrap().to_string(), "chat.example.org:7667");
         assert_eq!(settings.user.unwrap().as_str(), "alice");
         assert_eq!((settings.color, settings.history_days), (ColorChoice::Never, 0));
         assert_eq!(settings.ca.unwrap(), home().join("ca.pem"));
-        assert_eq!(settings.downloads, Path::new("/srv/in"));
-        assert_eq!(parse("", home()), (Settings::defaults(home()), vec![]));
+        assert_eq!(parse("", home()), (Settings::defaults(), vec![]));
         for key in KEYS {
             assert!(text.contains(&format!("{} = ", key.name)), "{} is not tried here", key.name);
         }
@@ -349,6 +343,16 @@ mod tests {
         let text = set(&set(text, "server", "h:7"), "user", "alice");
         assert_eq!(text, "# mine\nuser = \"alice\" # me\nhistory_days = 3\nserver = \"h:7\"\n");
         assert_eq!(set("", "user", "a"), "user = \"a\"\n");
+    }
+
+    #[test]
+    fn a_new_file_says_what_else_could_be_in_it() {
+        let text = set(&template(), "user", "alice");
+        let (settings, problems) = parse(&text, home());
+        assert_eq!((settings.user.unwrap().as_str(), problems), ("alice", vec![]));
+        for key in KEYS {
+            assert!(text.contains(&format!("# {}: {}", key.name, key.about)) || ["server", "user"].contains(&key.name));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Whatever can be read as a record of `/keys put` is written as the same bytes.
+//! Whatever the server takes as a record of `/keys put` is kept byte for byte.
 #![no_main]
 
 #[path = "../bodies.rs"]

@@ -51,10 +51,10 @@ pub(crate) fn send(ctx: &mut Context, send: &Send) -> Result<(), Failure> {
 }
 
 fn failed_event(target: &Target, failure: &Failure) -> Event {
-    Event::Notice {
-        kind: "not-sent".to_owned(),
-        subject: Some(target.to_string()),
-        text: format!("not sent to {target}: {failure}"),
+    Event::Error {
+        exit: failure.exit as u8,
+        message: format!("not sent to {target}: {failure}"),
+        hint: failure.hint.clone(),
     }
 }
 

@@ -1,0 +1,7 @@
+//! The bundle that starts a session.
+#![no_main]
+
+#[path = "../e2e/mod.rs"]
+mod e2e;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| e2e::forms::bundle(data));

@@ -1,0 +1,7 @@
+//! MULTI, GROUP and the slots of a MULTI.
+#![no_main]
+
+#[path = "../e2e/mod.rs"]
+mod e2e;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| e2e::forms::envelope(data));

@@ -1,0 +1,7 @@
+//! Inner messages of every kind, and the padding around them.
+#![no_main]
+
+#[path = "../e2e/mod.rs"]
+mod e2e;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| e2e::forms::inner(data));
