@@ -309,3 +309,40 @@ fn a_message_that_another_process_has_sent_is_sent() {
     assert_eq!(delivered.id, 2);
     assert_eq!(texts(&bob.fetch()), ["alice: one", "alice: two"]);
 }
+
+#[test]
+fn what_was_opened_by_hand_is_not_opened_again() {
+    let (world, mut alice, mut bob) = two();
+    alice.send("bob", "hi");
+    let row = world.answer("bob", "/fetch alice");
+    let opened = bob.by_hand(|client| client.open_line(row.lines().next().unwrap()));
+    assert!(matches!(opened, Ok(super::ByHand::Opened(_))), "{opened:?}");
+    alice.send("bob", "there");
+    assert_eq!(texts(&bob.fetch()), ["alice: there"]);
+}
+
+#[test]
+fn who_was_put_out_is_heard_no_more_once_the_log_was_read() {
+    for live in [false, true] {
+        let (world, mut alice, mut bob) = two();
+        let mut carol = Person::begin(&world, "carol");
+        alice.with(|client| client.create(&room("#r"), false, false, None)).unwrap();
+        for name in ["bob", "carol"] {
+            alice.with(|client| client.change_member(&room("#r"), &user(name), Member::Invite, None)).unwrap();
+        }
+        bob.with(|client| client.join(&room("#r"))).unwrap();
+        carol.with(|client| client.join(&room("#r"))).unwrap();
+        carol.send("#r", "one");
+        bob.fetch();
+        // What Carol seals now comes after she was put out.
+        let late = carol.by_hand(|client| client.seal_room(&room("#r"), text("two"))).unwrap();
+        alice.with(|client| client.change_member(&room("#r"), &user("carol"), Member::Kick, None)).unwrap();
+        if live {
+            bob.with(|client| client.live(&["roster #r 4".to_owned()])).unwrap();
+        } else {
+            assert!(texts(&bob.fetch()).is_empty());
+        }
+        world.inject("#r", "carol", &late.body);
+        assert_eq!(texts(&bob.fetch()), ["carol: cannot open (not-member)"], "live: {live}");
+    }
+}
