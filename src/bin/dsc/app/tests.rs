@@ -346,3 +346,26 @@ fn who_was_put_out_is_heard_no_more_once_the_log_was_read() {
         assert_eq!(texts(&bob.fetch()), ["carol: cannot open (not-member)"], "live: {live}");
     }
 }
+
+#[test]
+fn a_device_list_that_was_not_published_is_published_later() {
+    for lost in ["/keys put", "/signal"] {
+        let (world, mut alice, mut bob) = two();
+        alice.send("bob", "before");
+        bob.fetch();
+        let mut phone = Person::without_keys(&world, "alice");
+        let (waiting, code) = phone.with(|client| client.link_begin(&user("alice"))).unwrap();
+        let code = downstream::e2e::link::Code::parse(&code).unwrap();
+        let mut approve = || alice.with(|client| client.link_approve(&code, &|_| Ok(())));
+        world.lose_next_question(lost);
+        assert_eq!(approve().unwrap_err().exit, Exit::Network);
+        approve().unwrap();
+        assert!(phone.with(|client| client.link_look(&waiting)).unwrap());
+        let events = alice.fetch();
+        assert!(!events.iter().any(|e| matches!(e, Event::Alarm { .. })), "{lost}: {events:?}");
+        alice.send("bob", "after");
+        assert_eq!(texts(&bob.fetch()), ["alice: after"]);
+        bob.send("alice", "to both");
+        assert_eq!(texts(&phone.fetch()), ["alice: after", "bob: to both"]);
+    }
+}
