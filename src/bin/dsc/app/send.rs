@@ -13,7 +13,7 @@ use downstream::e2e::state::{Change, State};
 use downstream::protocol::{PostKey, RoomName, Target, UserName};
 
 use super::deliver::Delivered;
-use super::directory::{Learned, no_keys_of};
+use super::directory::{Learned, current_devices, no_keys_of};
 use super::{
     Client, Os, alarm, cannot_seal, is_sealed_room, list, no_random, notice, now, sealed_room, sealed_user, state,
     wire_user,
@@ -260,6 +260,10 @@ impl Client<'_> {
         let allowed = self.transact(|tx| {
             let known = state(tx)?;
             let Some(conversation) = known.direct(&to.user) else { return Ok(None) };
+            // The device is what the envelope says: only one that could be answered is worth a row.
+            if !is_current(known, to) {
+                return Ok(None);
+            }
             let peer = known.peers.get(to).cloned().unwrap_or_default();
             let Some(next) = peer.reset_after(error, mark, now()) else { return Ok(None) };
             tx.apply(Change { peers: vec![(to.clone(), Some(next))], ..Change::default() });
@@ -485,6 +489,11 @@ fn queue_signals(tx: &mut Tx<'_>, signals: &[(UserName, String)]) -> Result<(), 
         tx.queue(Outgoing { line, room: None, epoch: 0, inner: None, made_ms: now().ms(), tries: 0 })?;
     }
     Ok(())
+}
+
+/// Whether a device is listed by its account, in its time.
+pub(super) fn is_current(known: &State, device: &Address) -> bool {
+    current_devices(known, &device.user).contains(&device.device)
 }
 
 fn room_id(tx: &Tx<'_>, name: &SealedRoom) -> Result<RoomId, Failure> {

@@ -369,3 +369,79 @@ fn a_device_list_that_was_not_published_is_published_later() {
         assert_eq!(texts(&phone.fetch()), ["alice: after", "bob: to both"]);
     }
 }
+
+#[test]
+fn nobody_outside_silences_a_room() {
+    let (world, mut alice, mut bob) = two();
+    let mut carol = Person::begin(&world, "carol");
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    carol.with(|client| client.join(&room("#r"))).unwrap();
+    alice.fetch();
+    alice.with(|client| client.change_member(&room("#r"), &user("carol"), Member::Kick, None)).unwrap();
+    bob.fetch();
+    carol.claim_epoch(&user("bob"), &room("#r"), u32::MAX);
+    bob.fetch();
+    bob.with(|client| client.live(&["roster #r 4000000000".to_owned()])).unwrap();
+    bob.send("#r", "still here");
+    assert_eq!(texts(&alice.fetch()), ["bob: still here"]);
+}
+
+#[test]
+fn devices_that_the_server_makes_up_leave_nothing_behind() {
+    let (world, mut alice, mut bob) = two();
+    alice.send("bob", "one");
+    bob.fetch();
+    bob.send("alice", "two");
+    alice.fetch();
+    alice.send("bob", "three");
+    let before = bob.peers();
+    let body = world.bodies().pop().unwrap();
+    let mut raw = downstream::e2e::armour::envelope(&body).unwrap();
+    bob.fetch();
+    for device in 0..20_u8 {
+        raw[2..18].copy_from_slice(&[device; 16]);
+        world.inject("bob", "alice", &downstream::e2e::armour::body(&raw));
+    }
+    assert_eq!(texts(&bob.fetch()), ["alice: cannot open (no-session)"; 20]);
+    assert_eq!(bob.peers(), before);
+}
+
+#[test]
+fn a_room_is_asked_for_one_chain_an_hour_of_each_device() {
+    let (world, mut alice, mut bob) = two();
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    alice.send("#r", "one");
+    bob.fetch();
+    let body = world.bodies().pop().unwrap();
+    let mut raw = downstream::e2e::armour::envelope(&body).unwrap();
+    world.forget_questions();
+    for chain in 0..20_u8 {
+        raw[38..54].copy_from_slice(&[chain; 16]);
+        world.inject("#r", "alice", &downstream::e2e::armour::body(&raw));
+        raw[18..34].copy_from_slice(&[chain; 16]);
+        world.inject("#r", "alice", &downstream::e2e::armour::body(&raw));
+        raw = downstream::e2e::armour::envelope(&body).unwrap();
+    }
+    bob.fetch();
+    let asked = world.questions().iter().filter(|question| question.starts_with("/signal alice")).count();
+    assert_eq!(asked, 1);
+}
+
+#[test]
+fn a_name_stands_for_the_room_that_was_first_met_under_it() {
+    let (world, mut alice, mut bob) = two();
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    let seed = alice.seed();
+    world.forget_room("#r");
+    let mut mallory = Person::begin(&world, "mallory");
+    mallory.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    world.let_in("#r", "alice");
+    // Alice begins anew in the same home: what she knew of rooms is gone, but for their names.
+    alice.begin_again(seed);
+    let events = alice.fetch();
+    assert!(texts(&events).contains(&"!! room-changed".to_owned()), "{events:?}");
+    assert_eq!(alice.try_send("#r", "secret").unwrap_err().exit, Exit::Usage);
+}
