@@ -110,6 +110,31 @@ fn directory_records(tx: &Tx<'_>) -> Result<Vec<Vec<u8>>, Failure> {
     Ok(records)
 }
 
+/// The certificates of all devices that the account lists, and the list.
+pub(super) fn account_records(tx: &Tx<'_>) -> Result<Vec<Vec<u8>>, Failure> {
+    let state = state(tx)?;
+    let own = state.contacts.get(state.me.user());
+    let certs = own.map(|own| own.certs()).unwrap_or_default();
+    let mut records: Vec<Vec<u8>> =
+        certs.iter().map(|cert| Record::Certificate(cert.clone()).to_bytes(cert.address().device)).collect();
+    let list = own.and_then(|own| own.list()).cloned();
+    records.extend(list.map(|list| Record::List(list).to_bytes(state.me.address().device)));
+    Ok(records)
+}
+
+/// Whether the directory shows an earlier list of this account than this device has.
+fn shows_older_list(tx: &Tx<'_>, rows: &[String]) -> Result<bool, Failure> {
+    let state = state(tx)?;
+    let me = state.me.user();
+    let mut shown = super::directory::Shown::default();
+    for row in rows {
+        shown.take(me.as_str(), row);
+    }
+    let ours = state.contacts.get(me).map_or(0, |own| own.list_version());
+    let list = shown.list.and_then(|raw| DeviceList::verify(&raw, me, state.me.aik()).ok());
+    Ok(list.is_some_and(|list| list.version() < ours))
+}
+
 /// Prekeys that are due: new ones, committed, and the records to put.
 fn due(tx: &mut Tx<'_>, pools: (usize, usize)) -> Result<Vec<Vec<u8>>, Failure> {
     let now = now();
@@ -182,6 +207,14 @@ impl Client<'_> {
         if pools.is_none() || !listed {
             // The directory has never seen this device, or has lost it: an earlier publishing broke off.
             self.republish()?;
+        } else if self.transact(|tx| shows_older_list(tx, &certs.rows))? {
+            // A newer list of ours never came there: an earlier publishing broke off. Whoever heard of it
+            // seals nothing to this account until it is shown.
+            let records = self.transact(|tx| account_records(tx))?;
+            self.publish(&records)?;
+            let shown = self.command(&own)?.0;
+            self.check_own(&me, &shown)?;
+            self.announce_devices()?;
         } else {
             self.check_own(&me, &certs.rows)?;
         }

@@ -38,9 +38,8 @@ impl Client<'_> {
                 }
                 Some("roster") => {
                     let room = fields.word(1).and_then(|name| RoomName::parse(name).ok());
-                    let epoch = fields.word(2).and_then(|epoch| epoch.parse().ok());
-                    if let (Some(room), Some(epoch)) = (room, epoch) {
-                        self.heard_of_epoch(&room, epoch)?;
+                    if let Some(room) = room {
+                        self.heard_of_roster(&room)?;
                     }
                 }
                 Some("keys-low") => self.upkeep()?,

@@ -12,6 +12,7 @@ use downstream::e2e::roster_log::{Roster, Skip, Verdict};
 use downstream::protocol::{Fields, RoomName, Target, UserName};
 
 use super::directory::{Learned, no_keys_of};
+use super::receive::awaits_end;
 use super::{Client, Os, alarm, cannot_seal, is_sealed_room, no_random, notice, now, sealed_room, sealed_user, state};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Row};
@@ -141,6 +142,15 @@ impl Client<'_> {
                 };
                 let begun = tx.state().is_some_and(|state| state.room_named(&room).is_some());
                 match state(tx)?.read_roster(&room, place, &raw, now()) {
+                    // A name stands for the room that was first met under it, also after this device has
+                    // begun anew.
+                    Ok((change, _))
+                        if change.rosters.iter().any(|new| tx.room_pin(&room).is_some_and(|pin| pin != new.id())) =>
+                    {
+                        let text =
+                            format!("the server shows another room under the name {room}: nothing is sent there");
+                        events.push(alarm("room-changed", room.as_str(), text));
+                    }
                     Ok((change, verdict)) => {
                         events.extend(verdict_event(&room, place, begun, &verdict));
                         tx.apply(change);
@@ -172,20 +182,16 @@ impl Client<'_> {
         self.read_roster(&sealed_room(room)?)
     }
 
-    /// The server says that a roster has an epoch.
-    pub(super) fn heard_of_epoch(&mut self, room: &RoomName, epoch: u32) -> Result<(), Failure> {
+    /// The server says that a roster has grown. That is its word: nothing is held back for a number that it
+    /// may never show, and whoever sends reads the roster first.
+    pub(super) fn heard_of_roster(&mut self, room: &RoomName) -> Result<(), Failure> {
         let name = sealed_room(room)?;
-        self.transact(|tx| {
-            let Some(known) = tx.state().and_then(|state| state.room_named(&name)) else { return Ok(()) };
-            if known.roster.read() >= epoch {
-                return Ok(());
-            }
-            let id = known.roster.id();
-            let change = state(tx)?.hold_room(&id, epoch);
-            tx.apply(change);
-            Ok(())
-        })?;
-        self.read_roster(&name)
+        self.read_roster(&name)?;
+        // Whoever was put out by it is heard up to here and no further.
+        if self.transact(|tx| Ok(awaits_end(tx, &name)))? {
+            self.read_log(&Target::Room(room.clone()))?;
+        }
+        Ok(())
     }
 
     /// Makes a room, end to end unless `plain`.
@@ -202,10 +208,9 @@ impl Client<'_> {
             self.command(&format!("/create {room}{private}{topic}"))?;
             return Ok(());
         }
-        let name = sealed_room(room)?;
         if self.transact(|tx| {
             state(tx)?;
-            Ok(is_sealed_room(tx, room)? && tx.state().is_some_and(|state| state.room_named(&name).is_some()))
+            is_sealed_room(tx, room)
         })? {
             return Err(Failure::failed(format!("{room} is known here already")).hint("choose another name"));
         }

@@ -23,7 +23,7 @@ use crate::store::{Entry, Held, Tx, What};
 /// Accounts that are known at most: whoever can make accounts could otherwise fill this device with first
 /// contacts. Far above the people of a server that somebody hosts for themselves.
 const CONTACTS_MAX: usize = 20_000;
-/// Seconds between two requests for the same chain.
+/// Seconds between two requests to one device for its chain in one room.
 const ASK_CHAIN_EVERY: u64 = 3600;
 
 /// A line of a log.
@@ -320,9 +320,13 @@ pub(super) fn hold(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, after
         && let Ok(Envelope::Group(group)) = Envelope::parse(&raw)
     {
         let from = Address { user: sealed_user(&line.sender)?, device: group.device };
-        let key = format!("asked/{}", group.chain);
+        // Room and device, not the chain: that number is anybody's invention, and the answer is the link
+        // that the device has now, whichever was asked for.
+        let key = format!("asked/{}/{}/{}", group.room, from.user, from.device);
         let last = tx.setting(&key).and_then(|bytes| bytes.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes);
-        if now().secs().saturating_sub(last) >= ASK_CHAIN_EVERY {
+        let state = state(tx)?;
+        let could_answer = state.rooms.contains_key(&group.room) && super::send::is_current(state, &from);
+        if could_answer && now().secs().saturating_sub(last) >= ASK_CHAIN_EVERY {
             tx.set_setting(&key, &now().secs().to_be_bytes());
             after.ask_chains.push((from, group.room, group.chain));
         }
@@ -364,28 +368,31 @@ pub(super) fn take_signal(
         return Ok(passed.map(|()| Taken::Done));
     }
     let line = Line { via: Via::Signal, sender: &sender, target: SealedTarget::User(&me), body: signal.body };
-    if is_one_too_many(known, &sender) {
+    let marked = known.mark_of(&line);
+    if marked.is_some() && is_one_too_many(known, &sender) {
         return Ok(Some(Taken::Done));
     }
-    let marked = known.mark_of(&line);
     if let Some((from, mark)) = &marked {
         tx.seen(from, *mark)?;
     }
     let opened = match state(tx)?.open(&line, now(), &mut Os) {
         Ok(opened) => opened,
-        Err(Error::NotForThisDevice) => return Ok(None),
-        Err(Error::Own | Error::Replay) => return Ok(Some(Taken::Done)),
+        // One's own signal waits for another device of the account: that one erases it.
+        Err(Error::NotForThisDevice | Error::Own) => return Ok(None),
+        Err(Error::Replay) => return Ok(Some(Taken::Done)),
         Err(Error::Random) => return Err(super::no_random()),
         Err(Error::UnlistedDevice) => return Ok(Some(Taken::Wants(Wish::List(sender)))),
         Err(Error::NeedRoster) => {
             // While the roster is behind what others know, nothing is sent there.
             let heard = state(tx)?.epoch_of_link(&line, now(), &mut Os);
-            let Some((room, epoch)) = heard else { return Ok(Some(Taken::Hold)) };
+            let Some((room, epoch, member)) = heard else { return Ok(Some(Taken::Hold)) };
             let Some(name) = state(tx)?.rooms.get(&room).map(|room| room.roster.name().clone()) else {
                 return Ok(Some(Taken::Hold));
             };
-            let change = state(tx)?.hold_room(&room, epoch);
-            tx.apply(change);
+            if member {
+                let change = state(tx)?.hold_room(&room, epoch);
+                tx.apply(change);
+            }
             return Ok(Some(Taken::Wants(Wish::Roster(name))));
         }
         Err(error) => {
