@@ -105,10 +105,11 @@ impl Client<'_> {
         let events = self.transact(|tx| {
             let me = receive::account(tx)?;
             let mut events = Vec::new();
+            let e2e_room = take::in_sealed_room(tx, target)?;
             for line in &lines {
                 match tx.entry(target, line.id)? {
                     Some(entry) => events.extend(entry_event(tx, &me, &entry)?),
-                    None => events.extend(take::unkept(&me, line, target)),
+                    None => events.extend(take::unkept(&me, line, target, e2e_room)),
                 }
             }
             Ok(events)

@@ -23,8 +23,10 @@ use crate::store::{Entry, Held, Tx, What};
 /// Accounts that are known at most: whoever can make accounts could otherwise fill this device with first
 /// contacts. Far above the people of a server that somebody hosts for themselves.
 const CONTACTS_MAX: usize = 20_000;
-/// Seconds between two requests to one device for its chain in one room.
+/// Seconds between two requests to one device for its chain in one room, as often as one answers.
 const ASK_CHAIN_EVERY: u64 = 3600;
+/// The name of every file in an end-to-end room.
+const SEALED_FILE: &str = "sealed";
 
 /// A line of a log.
 #[derive(Debug, Clone)]
@@ -74,6 +76,8 @@ pub(super) enum Wish {
     List(User),
     Roster(SealedRoom),
     Signals,
+    /// The log of a room, up to a time (Unix milliseconds).
+    Log(SealedRoom, u64),
 }
 
 /// What is to be done once a batch is committed.
@@ -95,6 +99,15 @@ pub(super) enum Taken {
     Wants(Wish),
 }
 
+/// Whether nothing in clear is said in a conversation: whatever the server shows there as such, it has put
+/// there itself.
+pub(super) fn in_sealed_room(tx: &Tx<'_>, conversation: &Target) -> Result<bool, Failure> {
+    match conversation {
+        Target::Room(room) => is_sealed_room(tx, room),
+        Target::User(_) => Ok(false),
+    }
+}
+
 /// Opens one line of a log; what it changes is staged.
 pub(super) fn take_line(
     tx: &mut Tx<'_>,
@@ -103,8 +116,16 @@ pub(super) fn take_line(
     conversation: &Target,
     after: &mut After,
 ) -> Result<Taken, Failure> {
+    let e2e_room = in_sealed_room(tx, conversation)?;
     let body = match &line.what {
         LogWhat::Body(body) => body,
+        LogWhat::File { name, .. } if e2e_room => {
+            // A sealed file is what its message says of it; one in clear nobody here has sent.
+            if name != SEALED_FILE {
+                give_up(tx, line, conversation, Error::Plain, after)?;
+            }
+            return Ok(Taken::Done);
+        }
         LogWhat::File { size, sha256, name } => {
             let content = Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() };
             after.events.push(Event::Message(plain_message(me, line, conversation, content)));
@@ -112,10 +133,6 @@ pub(super) fn take_line(
         }
     };
     let sealed = body.starts_with(armour::BODY_PREFIX);
-    let e2e_room = match conversation {
-        Target::Room(room) => is_sealed_room(tx, room)?,
-        Target::User(_) => false,
-    };
     if !sealed && !e2e_room {
         let entry = Entry {
             target: conversation.clone(),
@@ -320,18 +337,27 @@ pub(super) fn hold(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, after
         && let Ok(Envelope::Group(group)) = Envelope::parse(&raw)
     {
         let from = Address { user: sealed_user(&line.sender)?, device: group.device };
-        // Room and device, not the chain: that number is anybody's invention, and the answer is the link
-        // that the device has now, whichever was asked for.
-        let key = format!("asked/{}/{}/{}", group.room, from.user, from.device);
+        let Some(key) = may_have_chain(state(tx)?, &from, group.room) else { return Ok(()) };
         let last = tx.setting(&key).and_then(|bytes| bytes.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes);
-        let state = state(tx)?;
-        let could_answer = state.rooms.contains_key(&group.room) && super::send::is_current(state, &from);
-        if could_answer && now().secs().saturating_sub(last) >= ASK_CHAIN_EVERY {
+        if now().secs().saturating_sub(last) >= ASK_CHAIN_EVERY {
             tx.set_setting(&key, &now().secs().to_be_bytes());
             after.ask_chains.push((from, group.room, group.chain));
         }
     }
     Ok(())
+}
+
+/// Where it is noted when a device was asked for its chain in a room; `None` if it can have none there.
+///
+/// Chain and device are unauthenticated words of whoever sent the line: nobody outside the roster is asked,
+/// and there is one note for each device that the account lists and one for all that it does not (yet), so
+/// that junk makes neither signals nor notes without end.
+fn may_have_chain(known: &State, from: &Address, room: RoomId) -> Option<String> {
+    let roster = &known.rooms.get(&room)?.roster;
+    roster.members().iter().find(|member| member.user == from.user)?;
+    let listed = known.contacts.get(&from.user).and_then(|contact| contact.device(from.device));
+    let device = listed.map(|cert| cert.address().device.to_string()).unwrap_or_default();
+    Some(format!("asked/{room}/{}/{device}", from.user))
 }
 
 /// Lines that waited for a key until there was no time or room for them any more.
@@ -351,10 +377,12 @@ pub(super) fn let_go(tx: &mut Tx<'_>, lines: &[Held], after: &mut After) -> Resu
     Ok(())
 }
 
-/// Opens a signal; `None` if it is for another device.
+/// Opens a signal; `None` if it is for another device. A link that would take the place of an older one is
+/// taken once its room's log was read up to it (`read`): what was said in the older chain would be lost.
 pub(super) fn take_signal(
     tx: &mut Tx<'_>,
     signal: &SignalLine<'_>,
+    read: bool,
     after: &mut After,
 ) -> Result<Option<Taken>, Failure> {
     let Some(known) = tx.state() else { return Ok(None) };
@@ -405,6 +433,9 @@ pub(super) fn take_signal(
             return Ok(Some(Taken::Done));
         }
     };
+    if !read && let Some(room) = displaces(state(tx)?, &opened) {
+        return Ok(Some(Taken::Wants(Wish::Log(room, signal.time.as_millis()))));
+    }
     before_commit(tx, &opened, &sender, after)?;
     let shown = format!("{sender}/{}", device_name(tx, &opened.from));
     match &opened.inner.body {
@@ -427,6 +458,16 @@ pub(super) fn take_signal(
     }
     tx.apply(opened.change);
     Ok(Some(Taken::Done))
+}
+
+/// The room in which an opened link takes the place of an older one of the same device: only so many of each
+/// are kept, and whoever was away for longer than that gets all of them before the first line of the log.
+fn displaces(state: &State, opened: &Opened) -> Option<SealedRoom> {
+    let Body::SenderKey(skdm) = &opened.inner.body else { return None };
+    let room = state.rooms.get(&skdm.room)?;
+    let (_, chains) = opened.change.chains.iter().find(|(id, _)| *id == skdm.room)?;
+    let replaced = chains.held() <= room.chains.held() && *chains.to_row() != *room.chains.to_row();
+    replaced.then(|| room.roster.name().clone())
 }
 
 pub(super) fn held_signal(signal: &SignalLine<'_>) -> Held {
@@ -498,10 +539,17 @@ pub(crate) fn meaning(error: Error) -> &'static str {
     }
 }
 
-/// What is shown of a line that the history does not hold: clear text as it is, an envelope that was read
-/// and is not kept any more (or never was for this device) as a word.
-pub(super) fn unkept(me: &UserName, line: &LogLine, conversation: &Target) -> Option<Event> {
+/// What is shown of a line that the history does not hold: clear text as it is, but none where all is
+/// sealed; an envelope that was read and is not kept any more (or never was for this device) as a word.
+pub(super) fn unkept(me: &UserName, line: &LogLine, conversation: &Target, e2e_room: bool) -> Option<Event> {
     match &line.what {
+        LogWhat::File { name, .. } if e2e_room => {
+            let clear = name != SEALED_FILE;
+            clear.then(|| unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain))
+        }
+        LogWhat::Body(body) if e2e_room && !body.starts_with(armour::BODY_PREFIX) => {
+            Some(unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain))
+        }
         LogWhat::File { size, sha256, name } => {
             let content = Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() };
             Some(Event::Message(plain_message(me, line, conversation, content)))
