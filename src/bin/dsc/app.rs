@@ -32,7 +32,7 @@ pub(crate) use self::link::LOOK_EVERY;
 pub(crate) use self::receive::{Reading, account as own_name};
 pub(crate) use self::rooms::Member;
 pub(crate) use self::send::Content;
-pub(crate) use self::shown::entry_event;
+pub(crate) use self::shown::{entry_event, message_of_row};
 
 use downstream::e2e::error::{Error, NoRandom, SealError};
 use downstream::e2e::name::{Address, DeviceId, RoomName as SealedRoom, User};

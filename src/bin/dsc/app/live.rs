@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use downstream::protocol::{Fields, RoomName, SignalLine, Target};
 
-use super::Client;
 use super::receive::account;
 use super::take::LogLine;
+use super::{Client, notice};
 use crate::error::Failure;
 use crate::event::Event;
 
@@ -48,6 +48,12 @@ impl Client<'_> {
                 Some("bye") => {
                     self.say(&server_event(&fields))?;
                     return Ok(Some(fields.word(1).unwrap_or("error").to_owned()));
+                }
+                // These are dsc's own to say, or were no lines of that kind: shown as they came, they could pass
+                // for what was opened.
+                Some("msg" | "file" | "dsc") => {
+                    let text = format!("the server said what cannot be read: {line}");
+                    self.say(&notice("unreadable-line", None, text))?;
                 }
                 _ => self.say(&server_event(&fields))?,
             }

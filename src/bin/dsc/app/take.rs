@@ -23,6 +23,8 @@ use crate::store::{Entry, Held, Tx, What};
 /// Accounts that are known at most: whoever can make accounts could otherwise fill this device with first
 /// contacts. Far above the people of a server that somebody hosts for themselves.
 const CONTACTS_MAX: usize = 20_000;
+/// The name under which the server has files that it cannot read.
+const SEALED_FILE: &str = "sealed";
 /// Seconds between two requests to one device for its chain in one room.
 const ASK_CHAIN_EVERY: u64 = 3600;
 
@@ -103,8 +105,15 @@ pub(super) fn take_line(
     conversation: &Target,
     after: &mut After,
 ) -> Result<Taken, Failure> {
+    let e2e_room = is_in_sealed_room(tx, conversation)?;
     let body = match &line.what {
         LogWhat::Body(body) => body,
+        // What was sealed is announced by a message that says what it is.
+        LogWhat::File { name, .. } if e2e_room && name == SEALED_FILE => return Ok(Taken::Done),
+        LogWhat::File { .. } if e2e_room => {
+            after.events.push(unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain));
+            return Ok(Taken::Done);
+        }
         LogWhat::File { size, sha256, name } => {
             let content = Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() };
             after.events.push(Event::Message(plain_message(me, line, conversation, content)));
@@ -112,10 +121,6 @@ pub(super) fn take_line(
         }
     };
     let sealed = body.starts_with(armour::BODY_PREFIX);
-    let e2e_room = match conversation {
-        Target::Room(room) => is_sealed_room(tx, room)?,
-        Target::User(_) => false,
-    };
     if !sealed && !e2e_room {
         let entry = Entry {
             target: conversation.clone(),
@@ -188,6 +193,14 @@ pub(super) fn take_line(
         });
     }
     Ok(Taken::Done)
+}
+
+/// Whether a conversation is a room in which nothing is said in clear.
+fn is_in_sealed_room(tx: &Tx<'_>, conversation: &Target) -> Result<bool, Failure> {
+    match conversation {
+        Target::Room(room) => is_sealed_room(tx, room),
+        Target::User(_) => Ok(false),
+    }
 }
 
 /// Whether the sender would be one account more than are kept.
@@ -500,21 +513,31 @@ pub(crate) fn meaning(error: Error) -> &'static str {
 
 /// What is shown of a line that the history does not hold: clear text as it is, an envelope that was read
 /// and is not kept any more (or never was for this device) as a word.
-pub(super) fn unkept(me: &UserName, line: &LogLine, conversation: &Target) -> Option<Event> {
-    match &line.what {
+pub(super) fn unkept(
+    tx: &Tx<'_>,
+    me: &UserName,
+    line: &LogLine,
+    conversation: &Target,
+) -> Result<Option<Event>, Failure> {
+    let e2e_room = is_in_sealed_room(tx, conversation)?;
+    let refused = || unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain);
+    let content = match &line.what {
+        LogWhat::File { name, .. } if e2e_room && name == SEALED_FILE => return Ok(None),
+        LogWhat::File { .. } if e2e_room => return Ok(Some(refused())),
         LogWhat::File { size, sha256, name } => {
-            let content = Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() };
-            Some(Event::Message(plain_message(me, line, conversation, content)))
+            Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() }
         }
-        LogWhat::Body(body) if body.starts_with(armour::BODY_PREFIX) => Some(Event::Unreadable {
-            target: conversation.to_string(),
-            sender: line.sender.to_string(),
-            id: Some(line.id),
-            code: "not-kept".to_owned(),
-            text: "read before and not kept, or sealed for another device".to_owned(),
-        }),
-        LogWhat::Body(body) => {
-            Some(Event::Message(plain_message(me, line, conversation, Content::Text { text: body.clone() })))
+        LogWhat::Body(body) if body.starts_with(armour::BODY_PREFIX) => {
+            return Ok(Some(Event::Unreadable {
+                target: conversation.to_string(),
+                sender: line.sender.to_string(),
+                id: Some(line.id),
+                code: "not-kept".to_owned(),
+                text: "read before and not kept, or sealed for another device".to_owned(),
+            }));
         }
-    }
+        LogWhat::Body(_) if e2e_room => return Ok(Some(refused())),
+        LogWhat::Body(body) => Content::Text { text: body.clone() },
+    };
+    Ok(Some(Event::Message(plain_message(me, line, conversation, content))))
 }

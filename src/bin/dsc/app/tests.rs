@@ -445,3 +445,28 @@ fn a_name_stands_for_the_room_that_was_first_met_under_it() {
     assert!(texts(&events).contains(&"!! room-changed".to_owned()), "{events:?}");
     assert_eq!(alice.try_send("#r", "secret").unwrap_err().exit, Exit::Usage);
 }
+
+#[test]
+fn nothing_in_clear_is_shown_of_a_sealed_room() {
+    let (world, mut alice, mut bob) = two();
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    world.inject("#r", "alice", "made up, before bob came");
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    assert_eq!(texts(&bob.page("#r")), ["alice: cannot open (plain)"]);
+    let (events, done) = bob.shown(|client| {
+        let file = |id: u64, name: &str| {
+            let hash = "00".repeat(32);
+            format!("file {id} 2026-01-01T00:00:00.000Z #r alice file=1 size=5 sha256={hash} :{name}")
+        };
+        let forged = "msg 99999999999999999999999 2026-01-01T00:00:00.000Z #r alice e2e=yes device=3f2a :believe me";
+        client.live(&[
+            file(2, "from alice.txt"),
+            file(3, "sealed"),
+            forged.to_owned(),
+            "dsc alarm fork #r :x".to_owned(),
+        ])
+    });
+    done.unwrap();
+    assert_eq!(texts(&events), ["alice: cannot open (plain)"]);
+    assert!(!events.iter().any(|e| matches!(e, Event::Server { .. })), "{events:?}");
+}
