@@ -35,6 +35,16 @@ pub(crate) enum Reading<'t> {
     Only(&'t [Target]),
 }
 
+impl Reading<'_> {
+    /// Whether a conversation is read.
+    pub(super) fn covers(self, conversation: &Target) -> bool {
+        match self {
+            Reading::All => true,
+            Reading::Only(targets) => targets.contains(conversation),
+        }
+    }
+}
+
 impl Client<'_> {
     /// Rosters, signals, logs.
     pub(crate) fn catch_up(&mut self, reading: Reading<'_>) -> Result<(), Failure> {

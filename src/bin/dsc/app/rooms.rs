@@ -184,11 +184,11 @@ impl Client<'_> {
 
     /// The server says that a roster has grown. That is its word: nothing is held back for a number that it
     /// may never show, and whoever sends reads the roster first.
-    pub(super) fn heard_of_roster(&mut self, room: &RoomName) -> Result<(), Failure> {
+    pub(super) fn heard_of_roster(&mut self, room: &RoomName, is_read: bool) -> Result<(), Failure> {
         let name = sealed_room(room)?;
         self.read_roster(&name)?;
         // Whoever was put out by it is heard up to here and no further.
-        if self.transact(|tx| Ok(awaits_end(tx, &name)))? {
+        if is_read && self.transact(|tx| Ok(awaits_end(tx, &name)))? {
             self.read_log(&Target::Room(room.clone()))?;
         }
         Ok(())

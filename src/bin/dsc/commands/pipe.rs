@@ -208,7 +208,7 @@ fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
         let events =
             if input.pending.is_empty() && !input.ended { wait(&mut connection, input, upkeep)? } else { Vec::new() };
         let mut client = Client { store, server: &mut connection, show: &mut show };
-        if client.live(&events)?.is_some() {
+        if client.live(&events, Reading::All)?.is_some() {
             return Ok(false);
         }
         while let Some(line) = input.pending.pop_front() {
