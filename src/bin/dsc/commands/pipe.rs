@@ -162,7 +162,7 @@ pub(crate) fn pipe(ctx: &mut Context) -> Result<(), Failure> {
         match session(ctx, &mut input) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            Err(failure) if failure.exit == Exit::Network => {
+            Err(failure) if failure.is_passing() => {
                 let me = own(ctx)?;
                 let json = ctx.out.is_json();
                 let notice = Event::Notice {

@@ -120,7 +120,7 @@ pub(crate) fn tail(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure>
         let begun = Instant::now();
         match follow(ctx, targets) {
             Ok(()) => {}
-            Err(failure) if failure.exit == Exit::Network => ctx.out.show(&lost(&failure))?,
+            Err(failure) if failure.is_passing() => ctx.out.show(&lost(&failure))?,
             Err(failure) => return Err(failure),
         }
         backoff.lived(begun.elapsed());
