@@ -25,6 +25,9 @@ const BATCH: usize = 100;
 const PAGE: usize = 1000;
 /// Pages of signals read in one go; a server that always says `more` ends here, not never.
 const SIGNAL_PAGES: usize = 64;
+/// Pages of one log read in one go, which have up to 1 MiB each: what a server makes up without end would
+/// fill the disk before the history is swept.
+const LOG_PAGES: usize = 4096;
 
 /// Which logs are read.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +36,16 @@ pub(crate) enum Reading<'t> {
     All,
     /// These.
     Only(&'t [Target]),
+}
+
+impl Reading<'_> {
+    /// Whether a conversation is read.
+    pub(super) fn covers(self, conversation: &Target) -> bool {
+        match self {
+            Reading::All => true,
+            Reading::Only(targets) => targets.contains(conversation),
+        }
+    }
 }
 
 impl Client<'_> {
@@ -58,7 +71,7 @@ impl Client<'_> {
 
     fn read_logs(&mut self, reading: Reading<'_>) -> Result<(), Failure> {
         let targets = match reading {
-            Reading::Only(targets) => targets.to_vec(),
+            Reading::Only(targets) => targets.iter().map(|target| (target.clone(), false)).collect(),
             Reading::All => {
                 let (rows, _) = self.command("/unread all")?;
                 let unread: Vec<UnreadLine> =
@@ -67,12 +80,13 @@ impl Client<'_> {
                     let mut behind = Vec::new();
                     for unread in unread {
                         if unread.count > 0 || unread.last > tx.cursor(&unread.target).unwrap_or(0) {
-                            behind.push(unread.target);
+                            behind.push((unread.target, unread.count > 0));
                         }
                     }
                     // The others have been read to their end, after the rosters were.
                     for room in rooms(tx) {
-                        if !behind.contains(&Target::Room(room.clone())) {
+                        let target = Target::Room(room.clone());
+                        if !behind.iter().any(|(behind, _)| *behind == target) {
                             read_to_end(tx, &room)?;
                         }
                     }
@@ -80,31 +94,39 @@ impl Client<'_> {
                 })?
             }
         };
-        targets.iter().try_for_each(|target| self.read_log(target))
+        targets.iter().try_for_each(|(target, is_unread)| self.read_log(target, *is_unread))
     }
 
     /// Reads one log from the cursor to its end.
-    pub(super) fn read_log(&mut self, target: &Target) -> Result<(), Failure> {
+    /// `is_unread`: the server counts something of it as unread, though this device may have all of it.
+    pub(super) fn read_log(&mut self, target: &Target, is_unread: bool) -> Result<(), Failure> {
         let begun = self.transact(|tx| Ok(tx.cursor(target).unwrap_or(0)))?;
         let mut cursor = begun;
-        loop {
+        let me = self.transact(|tx| account(tx))?;
+        let mut ended = false;
+        for _ in 0..LOG_PAGES {
             let (rows, reply) = self.command(&format!("/fetch {target} after={cursor} limit={PAGE}"))?;
             let lines: Vec<LogLine> = rows
                 .iter()
                 .filter_map(|row| LogLine::read(&Fields::parse(row)))
-                .filter(|line| line.id > cursor)
+                // Of another conversation nothing was asked for, and its numbers are others.
+                .filter(|line| line.id > cursor && line.conversation(&me) == *target)
                 .collect();
-            let Some(last) = lines.iter().map(|line| line.id).max() else { break };
-            self.take_log(&lines)?;
-            cursor = last;
-            if reply.key("more") != Some("yes") {
+            if let Some(last) = lines.iter().map(|line| line.id).max() {
+                self.take_log(&lines)?;
+                cursor = last;
+            }
+            ended = reply.key("more") != Some("yes");
+            if ended || lines.is_empty() {
                 break;
             }
         }
-        if let Target::Room(room) = target {
+        if let Target::Room(room) = target
+            && ended
+        {
             self.transact(|tx| read_to_end(tx, room))?;
         }
-        if cursor > begun {
+        if cursor > 0 && (cursor > begun || is_unread) {
             self.mark_read(target, cursor)?;
         }
         Ok(())
@@ -189,7 +211,16 @@ impl Client<'_> {
     pub(super) fn read_signals(&mut self) -> Result<(), Failure> {
         let mut after = 0;
         for _ in 0..SIGNAL_PAGES {
-            let (rows, reply) = self.command(&format!("/signals after={after}"))?;
+            let answer = match after {
+                0 => self.ask("/signals")?,
+                after => self.ask(&format!("/signals after={after}"))?,
+            };
+            let (rows, reply) = match answer.reply {
+                Ok(reply) => (answer.rows, reply),
+                // A server without pages of signals: the rest comes once these are erased.
+                Err(refusal) if after > 0 && refusal.code == "syntax" => break,
+                Err(refusal) => return Err(refusal.into()),
+            };
             let signals: Vec<SignalLine<'_>> =
                 rows.iter().filter_map(|row| SignalLine::read(&Fields::parse(row)).ok()).collect();
             let Some(last) = signals.iter().map(|signal| signal.id).max() else { break };

@@ -21,7 +21,7 @@ use crate::store::Tx;
 
 /// How often a roster entry is signed anew because another one took its place.
 const CONFLICTS: usize = 16;
-/// Pages of a roster read in one go.
+/// Pages of a roster, or of the list of rooms, read in one go.
 const PAGES: usize = 256;
 
 /// What is done to a member.
@@ -66,25 +66,35 @@ impl Client<'_> {
         if self.transact(|tx| Ok(tx.state().is_none()))? {
             return Ok(());
         }
-        let (rows, _) = self.command("/rooms")?;
-        for row in &rows {
-            let fields = Fields::parse(row);
-            let Some(room) = fields.word(1).and_then(|name| RoomName::parse(name).ok()) else { continue };
-            if fields.key("joined") != Some("yes") {
-                continue;
+        let mut page = String::new();
+        for _ in 0..PAGES {
+            let (rows, reply) = self.command(&format!("/rooms{page}"))?;
+            let mut last = None;
+            for row in &rows {
+                let fields = Fields::parse(row);
+                let Some(room) = fields.word(1).and_then(|name| RoomName::parse(name).ok()) else { continue };
+                last = Some(room.clone());
+                if fields.key("joined") == Some("yes") {
+                    self.read_roster_of(&room, fields.key("e2e") == Some("yes"))?;
+                }
             }
-            let e2e = fields.key("e2e") == Some("yes");
-            if e2e {
-                self.read_roster(&sealed_room(&room)?)?;
-            } else if self.transact(|tx| is_sealed_room(tx, &room))? {
-                self.say(&alarm(
-                    "downgrade",
-                    room.as_str(),
-                    format!(
-                        "the server calls {room} a plain room; it is end to end, and nothing is said there in clear"
-                    ),
-                ))?;
+            match last {
+                Some(room) if reply.key("more") == Some("yes") => page = format!(" after={room}"),
+                _ => break,
             }
+        }
+        Ok(())
+    }
+
+    /// Reads the roster of a room that the server calls end to end, or says that it is none any more.
+    fn read_roster_of(&mut self, room: &RoomName, e2e: bool) -> Result<(), Failure> {
+        if e2e {
+            return self.read_roster(&sealed_room(room)?);
+        }
+        if self.transact(|tx| is_sealed_room(tx, room))? {
+            let text =
+                format!("the server calls {room} a plain room; it is end to end, and nothing is said there in clear");
+            self.say(&alarm("downgrade", room.as_str(), text))?;
         }
         Ok(())
     }
@@ -184,12 +194,12 @@ impl Client<'_> {
 
     /// The server says that a roster has grown. That is its word: nothing is held back for a number that it
     /// may never show, and whoever sends reads the roster first.
-    pub(super) fn heard_of_roster(&mut self, room: &RoomName) -> Result<(), Failure> {
+    pub(super) fn heard_of_roster(&mut self, room: &RoomName, is_read: bool) -> Result<(), Failure> {
         let name = sealed_room(room)?;
         self.read_roster(&name)?;
         // Whoever was put out by it is heard up to here and no further.
-        if self.transact(|tx| Ok(awaits_end(tx, &name)))? {
-            self.read_log(&Target::Room(room.clone()))?;
+        if is_read && self.transact(|tx| Ok(awaits_end(tx, &name)))? {
+            self.read_log(&Target::Room(room.clone()), false)?;
         }
         Ok(())
     }

@@ -106,7 +106,7 @@ impl Client<'_> {
                     Err(failure) if failure.exit == Exit::Network => {}
                     other => other?,
                 }
-                self.queue_room(room, content.into(), Some(key))?
+                self.queue_room(room, content.into(), Some(key), false)?
             }
         };
         self.deliver(id, target, Some(lines.msg_id))
@@ -138,9 +138,10 @@ impl Client<'_> {
         Ok(self.queue_direct(to, content.into(), None)?.0)
     }
 
-    /// Seals for a room, for the filters.
-    pub(crate) fn seal_room(&mut self, room: &RoomName, content: Content) -> Result<SealedLines, Failure> {
-        Ok(self.queue_room(room, content.into(), None)?.0)
+    /// Seals for a room, for the filters. `alone` refuses, before anything is spent, a message that signals
+    /// have to go before.
+    pub(crate) fn seal_room(&mut self, room: &RoomName, content: Content, alone: bool) -> Result<SealedLines, Failure> {
+        Ok(self.queue_room(room, content.into(), None, alone)?.0)
     }
 
     pub(super) fn queue_direct(
@@ -182,6 +183,7 @@ impl Client<'_> {
         room: &RoomName,
         body: Body,
         key: Option<&PostKey>,
+        alone: bool,
     ) -> Result<(SealedLines, u64), Failure> {
         let name = sealed_room(room)?;
         let target = Target::Room(room.clone());
@@ -196,6 +198,10 @@ impl Client<'_> {
                 Step::Lists(users) => return Ok(Step::Lists(users)),
                 Step::Bundles(devices) => return Ok(Step::Bundles(devices)),
             };
+            if alone && !sealed.signals.is_empty() {
+                return Err(Failure::usage("room keys have to be sent first, so --raw is not enough")
+                    .hint("use it without --raw"));
+            }
             let epoch = state(tx)?.rooms.get(&id).map_or(0, |room| room.roster.head().0);
             use_bundles(tx, &sealed.message.change)?;
             tx.apply(sealed.message.change);
@@ -379,7 +385,7 @@ impl Client<'_> {
                 Step::Done(done) => return Ok((done, lacking.bundles)),
                 Step::Lists(users) => self.fetch_lists(&users, room, &mut lacking)?,
                 Step::Bundles(devices) => {
-                    let missing = self.fetch_bundles(&devices)?;
+                    let missing = self.fetch_bundles(&devices, room.is_some())?;
                     if missing.iter().all(|device| lacking.bundles.contains(device)) && !missing.is_empty() {
                         return Err(cannot_seal(SealError::NeedBundles(missing)));
                     }

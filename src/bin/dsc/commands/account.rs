@@ -73,7 +73,7 @@ pub fn login(ctx: &mut Context, new: &NewStore) -> Result<(), Failure> {
     connection.quit();
     match keys {
         // The login itself is done; what is missing is said.
-        Err(Failure { exit: Exit::NoSession, message, hint }) => {
+        Err(Failure { exit: Exit::NoSession, message, hint, .. }) => {
             let hint = hint.map(|hint| format!(": {hint}")).unwrap_or_default();
             let (kind, subject) = ("no-keys".to_owned(), Some(user.to_string()));
             ctx.out.show(&Event::Notice { kind, subject, text: message + &hint })

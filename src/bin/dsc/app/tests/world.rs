@@ -438,7 +438,7 @@ impl Person {
         self.shown(work).1
     }
 
-    fn shown<T>(
+    pub(super) fn shown<T>(
         &mut self,
         work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>,
     ) -> (Vec<Event>, Result<T, Failure>) {
