@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use downstream::e2e::error::Error;
-use downstream::e2e::name::User;
+use downstream::e2e::name::{RoomName as SealedRoom, User};
 use downstream::protocol::{Fields, RoomName, SignalLine, Target, Timestamp, UnreadLine, UserName};
 
 use super::take::{
@@ -16,7 +16,7 @@ use super::take::{
 use super::{Client, now, sealed_room, state};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Mark};
-use crate::store::Tx;
+use crate::store::{Tx, What};
 
 /// Lines opened in one transaction: a page costs one sync of the disk, not a hundred, and other
 /// processes that share the home get their turn in between.
@@ -61,22 +61,30 @@ impl Client<'_> {
             Reading::Only(targets) => targets.to_vec(),
             Reading::All => {
                 let (rows, _) = self.command("/unread all")?;
-                let mut behind = Vec::new();
-                for row in &rows {
-                    let Ok(unread) = UnreadLine::read(&Fields::parse(row)) else { continue };
-                    let cursor = self.transact(|tx| Ok(tx.cursor(&unread.target).unwrap_or(0)))?;
-                    if unread.count > 0 || unread.last > cursor {
-                        behind.push(unread.target);
+                let unread: Vec<UnreadLine> =
+                    rows.iter().filter_map(|row| UnreadLine::read(&Fields::parse(row)).ok()).collect();
+                self.transact(|tx| {
+                    let mut behind = Vec::new();
+                    for unread in unread {
+                        if unread.count > 0 || unread.last > tx.cursor(&unread.target).unwrap_or(0) {
+                            behind.push(unread.target);
+                        }
                     }
-                }
-                behind
+                    // The others have been read to their end, after the rosters were.
+                    for room in rooms(tx) {
+                        if !behind.contains(&Target::Room(room.clone())) {
+                            read_to_end(tx, &room)?;
+                        }
+                    }
+                    Ok(behind)
+                })?
             }
         };
         targets.iter().try_for_each(|target| self.read_log(target))
     }
 
     /// Reads one log from the cursor to its end.
-    fn read_log(&mut self, target: &Target) -> Result<(), Failure> {
+    pub(super) fn read_log(&mut self, target: &Target) -> Result<(), Failure> {
         let begun = self.transact(|tx| Ok(tx.cursor(target).unwrap_or(0)))?;
         let mut cursor = begun;
         loop {
@@ -120,6 +128,10 @@ impl Client<'_> {
                 for (i, line) in rest.iter().take(BATCH).enumerate() {
                     let conversation = line.conversation(&me);
                     if line.id <= tx.cursor(&conversation).unwrap_or(0) {
+                        continue;
+                    }
+                    if is_kept(tx, &conversation, line)? {
+                        tx.set_cursor(&conversation, line.id);
                         continue;
                     }
                     match take_line(tx, &me, line, &conversation, &mut after)? {
@@ -294,12 +306,30 @@ pub(crate) fn account(tx: &Tx<'_>) -> Result<UserName, Failure> {
     tx.profile().user.ok_or_else(super::no_keys)
 }
 
+/// Whether a line was opened before, or is one's own: by hand, or with the cursor still behind it.
+fn is_kept(tx: &Tx<'_>, conversation: &Target, line: &LogLine) -> Result<bool, Failure> {
+    let entry = tx.entry(conversation, line.id)?;
+    Ok(entry.is_some_and(|entry| entry.sender == line.sender && !matches!(entry.what, What::Failed { .. })))
+}
+
+/// The rooms of which this device has a roster.
+fn rooms(tx: &Tx<'_>) -> Vec<RoomName> {
+    let rooms = tx.state().map(|state| state.rooms.values()).into_iter().flatten();
+    rooms.filter_map(|room| RoomName::parse(room.roster.name().as_str()).ok()).collect()
+}
+
+/// Whether somebody was removed from a room and may still be heard there until its log was read to its end.
+pub(super) fn awaits_end(tx: &Tx<'_>, room: &SealedRoom) -> bool {
+    let known = tx.state().and_then(|state| state.room_named(room));
+    known.is_some_and(|known| known.chains.awaits_end())
+}
+
 fn read_to_end(tx: &mut Tx<'_>, room: &RoomName) -> Result<(), Failure> {
     let name = sealed_room(room)?;
-    let Some(known) = tx.state().and_then(|state| state.room_named(&name)) else { return Ok(()) };
-    let change = state(tx)?.read_to_end(&known.roster.id());
-    let changed = change.chains.iter().any(|(_, chains)| *chains.to_row() != *known.chains.to_row());
-    if changed {
+    if awaits_end(tx, &name)
+        && let Some(known) = tx.state().and_then(|state| state.room_named(&name))
+    {
+        let change = state(tx)?.read_to_end(&known.roster.id());
         tx.apply(change);
     }
     Ok(())

@@ -12,6 +12,7 @@ use downstream::e2e::roster_log::{Roster, Skip, Verdict};
 use downstream::protocol::{Fields, RoomName, Target, UserName};
 
 use super::directory::{Learned, no_keys_of};
+use super::receive::awaits_end;
 use super::{Client, Os, alarm, cannot_seal, is_sealed_room, no_random, notice, now, sealed_room, sealed_user, state};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Row};
@@ -185,7 +186,12 @@ impl Client<'_> {
             tx.apply(change);
             Ok(())
         })?;
-        self.read_roster(&name)
+        self.read_roster(&name)?;
+        // Whoever was put out by it is heard up to here and no further.
+        if self.transact(|tx| Ok(awaits_end(tx, &name)))? {
+            self.read_log(&Target::Room(room.clone()))?;
+        }
+        Ok(())
     }
 
     /// Makes a room, end to end unless `plain`.

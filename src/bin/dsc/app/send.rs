@@ -64,6 +64,8 @@ pub(crate) struct SealedLines {
     pub(crate) signals: Vec<(UserName, String)>,
     /// The message's body.
     pub(crate) body: String,
+    /// Its own id.
+    pub(super) msg_id: MsgId,
 }
 
 /// What the directory could not give, so far.
@@ -96,18 +98,18 @@ impl Client<'_> {
     /// # Errors
     /// As [`Client::send`].
     pub(crate) fn send_once(&mut self, target: &Target, content: Content, key: &PostKey) -> Result<Delivered, Failure> {
-        let id = match target {
-            Target::User(user) => self.queue_direct(user, content.into(), Some(key))?.1,
+        let (lines, id) = match target {
+            Target::User(user) => self.queue_direct(user, content.into(), Some(key))?,
             Target::Room(room) => {
                 match self.require_e2e(room) {
                     // Sealed for those who are known now; again, if it turns out that they are others.
                     Err(failure) if failure.exit == Exit::Network => {}
                     other => other?,
                 }
-                self.queue_room(room, content.into(), Some(key))?.1
+                self.queue_room(room, content.into(), Some(key))?
             }
         };
-        self.deliver(id)
+        self.deliver(id, target, Some(lines.msg_id))
     }
 
     /// Sends clear text, which the server can read.
@@ -128,7 +130,7 @@ impl Client<'_> {
             let line = Line::Post { target: target.clone(), key, body: text.to_owned() };
             Ok(tx.queue(Outgoing { line, room: None, epoch: 0, inner: None, made_ms: now().ms(), tries: 0 })?)
         })?;
-        self.deliver(id)
+        self.deliver(id, target, None)
     }
 
     /// Seals for a person, for the filters: committed, and then only printed.
@@ -141,7 +143,7 @@ impl Client<'_> {
         Ok(self.queue_room(room, content.into(), None)?.0)
     }
 
-    fn queue_direct(
+    pub(super) fn queue_direct(
         &mut self,
         to: &UserName,
         body: Body,
@@ -158,7 +160,7 @@ impl Client<'_> {
             };
             use_bundles(tx, &sealed.change)?;
             tx.apply(sealed.change);
-            let lines = SealedLines { signals: Vec::new(), body: sealed.body };
+            let lines = SealedLines { signals: Vec::new(), body: sealed.body, msg_id: sealed.inner.msg_id };
             let posted = key.map_or_else(post_key, |key| Ok(key.clone()))?;
             let item = Outgoing {
                 line: Line::Post { target: target.clone(), key: posted, body: lines.body.clone() },
@@ -201,7 +203,7 @@ impl Client<'_> {
             for (user, body) in sealed.signals {
                 signals.push((wire_user(&user)?, body));
             }
-            let lines = SealedLines { signals, body: sealed.message.body };
+            let lines = SealedLines { signals, body: sealed.message.body, msg_id: sealed.message.inner.msg_id };
             if key.is_some() {
                 queue_signals(tx, &lines.signals)?;
             }
@@ -246,7 +248,8 @@ impl Client<'_> {
             tx.sent(item)?;
             queue_signals(tx, &signals)?;
             let line = Line::Post { target: target.clone(), key: key.clone(), body: sealed.message.body };
-            Ok(Step::Done(tx.queue(Outgoing { line, epoch, inner: Some(sealed.message.raw), ..old.clone() })?))
+            let (inner, tries) = (Some(sealed.message.raw), old.tries.saturating_add(1));
+            Ok(Step::Done(tx.queue(Outgoing { line, epoch, inner, tries, ..old.clone() })?))
         })?;
         self.say_left_out(&lacking)?;
         Ok(queued)

@@ -364,17 +364,18 @@ pub(super) fn take_signal(
         return Ok(passed.map(|()| Taken::Done));
     }
     let line = Line { via: Via::Signal, sender: &sender, target: SealedTarget::User(&me), body: signal.body };
-    if is_one_too_many(known, &sender) {
+    let marked = known.mark_of(&line);
+    if marked.is_some() && is_one_too_many(known, &sender) {
         return Ok(Some(Taken::Done));
     }
-    let marked = known.mark_of(&line);
     if let Some((from, mark)) = &marked {
         tx.seen(from, *mark)?;
     }
     let opened = match state(tx)?.open(&line, now(), &mut Os) {
         Ok(opened) => opened,
-        Err(Error::NotForThisDevice) => return Ok(None),
-        Err(Error::Own | Error::Replay) => return Ok(Some(Taken::Done)),
+        // One's own signal waits for another device of the account: that one erases it.
+        Err(Error::NotForThisDevice | Error::Own) => return Ok(None),
+        Err(Error::Replay) => return Ok(Some(Taken::Done)),
         Err(Error::Random) => return Err(super::no_random()),
         Err(Error::UnlistedDevice) => return Ok(Some(Taken::Wants(Wish::List(sender)))),
         Err(Error::NeedRoster) => {

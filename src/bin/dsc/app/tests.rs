@@ -225,3 +225,124 @@ fn by_hand_what_is_missing_is_the_command_to_type() {
     let super::ByHand::Opened(again) = bob.by_hand(|client| client.open_line(row)).unwrap() else { panic!() };
     assert_eq!(texts(&again), ["alice: hi"], "a line seen again is answered from the history");
 }
+
+#[test]
+fn a_signal_to_another_device_of_the_account_is_left_for_it() {
+    let (world, mut alice, mut bob) = two();
+    let mut phone = Person::without_keys(&world, "alice");
+    phone.link_to(&mut alice);
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    alice.fetch();
+    alice.send("#r", "to everybody");
+    // The sender reads its signals before the phone does.
+    alice.fetch();
+    assert_eq!(texts(&phone.fetch()), ["alice: to everybody"]);
+}
+
+/// A room of alice and bob, to which bob has said something that the server did not get.
+fn waiting_for_a_room() -> (World, Person, Person) {
+    let (world, mut alice, mut bob) = two();
+    alice.with(|client| client.create(&room("#r"), false, false, None)).unwrap();
+    alice.with(|client| client.change_member(&room("#r"), &user("bob"), Member::Invite, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    bob.send("#r", "first");
+    bob.fetch();
+    world.lose_next_question("/post");
+    bob.try_send("#r", "waits").unwrap_err();
+    (world, alice, bob)
+}
+
+#[test]
+fn what_can_never_be_sent_keeps_nobody_waiting() {
+    let (world, mut alice, mut bob) = waiting_for_a_room();
+    assert_eq!(texts(&alice.fetch()), ["bob: first"]);
+    alice.with(|client| client.change_member(&room("#r"), &user("bob"), Member::Kick, None)).unwrap();
+    // The server forgets about it, so that bob reads on what was written into the roster.
+    world.let_in("#r", "bob");
+    let events = bob.fetch();
+    assert!(events.iter().any(|e| matches!(e, Event::Notice { kind, .. } if kind == "dropped")), "{events:?}");
+    bob.send("alice", "I was put out");
+    assert_eq!(texts(&alice.fetch()), ["bob: I was put out"]);
+}
+
+#[test]
+fn what_waited_is_sealed_again_for_those_who_are_there_now() {
+    let (world, mut alice, mut bob) = waiting_for_a_room();
+    let mut carol = Person::begin(&world, "carol");
+    alice.with(|client| client.change_member(&room("#r"), &user("carol"), Member::Invite, None)).unwrap();
+    carol.with(|client| client.join(&room("#r"))).unwrap();
+    bob.fetch();
+    assert_eq!(texts(&alice.fetch()), ["bob: first", "bob: waits"]);
+    assert_eq!(texts(&carol.fetch()), ["bob: waits"]);
+}
+
+#[test]
+fn a_key_of_another_message_is_a_conflict() {
+    let (_world, mut alice, mut bob) = two();
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    let key = downstream::protocol::PostKey::parse("my-own-key").unwrap();
+    let mut say = |target: &str, words: &str| alice.with(|client| client.send_once(&to(target), text(words), &key));
+    assert!(!say("bob", "one").unwrap().duplicate);
+    assert!(say("bob", "one").unwrap().duplicate);
+    assert_eq!(say("bob", "two").unwrap_err().exit, Exit::Refused);
+    assert_eq!(say("#r", "one").unwrap_err().exit, Exit::Refused);
+    assert_eq!(texts(&bob.fetch()), ["alice: one"]);
+    bob.send("#r", "the first here");
+    assert_eq!(texts(&alice.fetch()), ["bob: the first here"]);
+    assert_eq!(texts(&alice.page("#r")), ["bob: the first here"]);
+}
+
+#[test]
+fn a_message_that_another_process_has_sent_is_sent() {
+    let (_world, mut alice, mut bob) = two();
+    alice.send("bob", "one");
+    let delivered = alice
+        .with(|client| {
+            let key = downstream::protocol::PostKey::parse("my-own-key").unwrap();
+            let sealed = client.queue_direct(&user("bob"), text("two").into(), Some(&key))?;
+            client.flush()?;
+            client.deliver(sealed.1, &to("bob"), Some(sealed.0.msg_id))
+        })
+        .unwrap();
+    assert_eq!(delivered.id, 2);
+    assert_eq!(texts(&bob.fetch()), ["alice: one", "alice: two"]);
+}
+
+#[test]
+fn what_was_opened_by_hand_is_not_opened_again() {
+    let (world, mut alice, mut bob) = two();
+    alice.send("bob", "hi");
+    let row = world.answer("bob", "/fetch alice");
+    let opened = bob.by_hand(|client| client.open_line(row.lines().next().unwrap()));
+    assert!(matches!(opened, Ok(super::ByHand::Opened(_))), "{opened:?}");
+    alice.send("bob", "there");
+    assert_eq!(texts(&bob.fetch()), ["alice: there"]);
+}
+
+#[test]
+fn who_was_put_out_is_heard_no_more_once_the_log_was_read() {
+    for live in [false, true] {
+        let (world, mut alice, mut bob) = two();
+        let mut carol = Person::begin(&world, "carol");
+        alice.with(|client| client.create(&room("#r"), false, false, None)).unwrap();
+        for name in ["bob", "carol"] {
+            alice.with(|client| client.change_member(&room("#r"), &user(name), Member::Invite, None)).unwrap();
+        }
+        bob.with(|client| client.join(&room("#r"))).unwrap();
+        carol.with(|client| client.join(&room("#r"))).unwrap();
+        carol.send("#r", "one");
+        bob.fetch();
+        // What Carol seals now comes after she was put out.
+        let late = carol.by_hand(|client| client.seal_room(&room("#r"), text("two"))).unwrap();
+        alice.with(|client| client.change_member(&room("#r"), &user("carol"), Member::Kick, None)).unwrap();
+        if live {
+            bob.with(|client| client.live(&["roster #r 4".to_owned()])).unwrap();
+        } else {
+            assert!(texts(&bob.fetch()).is_empty());
+        }
+        world.inject("#r", "carol", &late.body);
+        assert_eq!(texts(&bob.fetch()), ["carol: cannot open (not-member)"], "live: {live}");
+    }
+}

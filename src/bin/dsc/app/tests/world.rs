@@ -340,6 +340,10 @@ impl World {
         self.0.borrow_mut().corrupt = true;
     }
 
+    pub(super) fn let_in(&self, room: &str, user: &str) {
+        self.0.borrow_mut().rooms.get_mut(room).unwrap().members.insert(user.to_owned());
+    }
+
     pub(super) fn forget_keys(&self, user: &str) {
         let mut maps = self.0.borrow_mut();
         let account = maps.accounts.get_mut(user).unwrap();
