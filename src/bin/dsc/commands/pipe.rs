@@ -150,6 +150,7 @@ fn unreadable(fault: LineFault) -> &'static str {
 pub(crate) fn pipe(ctx: &mut Context) -> Result<(), Failure> {
     let mut input = Input::open()?;
     let mut backoff = Backoff::new();
+    ctx.store()?.show_all()?;
     loop {
         let begun = Instant::now();
         match session(ctx, &mut input) {

@@ -116,6 +116,7 @@ pub(crate) fn fetch(ctx: &mut Context, fetch: &Fetch) -> Result<(), Failure> {
 /// `dsc tail`: returns only with a failure that reconnecting cannot mend.
 pub(crate) fn tail(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
     let mut backoff = Backoff::new();
+    ctx.store()?.show_all()?;
     loop {
         let begun = Instant::now();
         match follow(ctx, targets) {
