@@ -1,6 +1,7 @@
 //! `dsc pipe`: a line session for programs. Lines of the protocol in (or, with `--json`, objects), lines
 //! of the protocol out (or objects); what is sealed is opened on the way, what is said is sealed.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -110,32 +111,38 @@ struct Input {
     file: File,
     lines: LineSplitter,
     ended: bool,
+    /// Lines that were read and are not done yet. They outlive a connection.
+    waiting: VecDeque<Result<String, String>>,
 }
 
 impl Input {
     fn open() -> Result<Input, Failure> {
         let fd =
             rustix::io::dup(std::io::stdin()).map_err(|error| Failure::failed(format!("standard input: {error}")))?;
-        Ok(Input { file: File::from(fd), lines: LineSplitter::new(downstream::protocol::MAX_LINE), ended: false })
+        let lines = LineSplitter::new(downstream::protocol::MAX_LINE);
+        Ok(Input { file: File::from(fd), lines, ended: false, waiting: VecDeque::new() })
     }
 
-    /// Reads once; the whole lines of it.
-    fn read(&mut self) -> Result<Vec<Result<String, String>>, Failure> {
+    /// Reads once; what whole lines there are wait to be done.
+    fn read(&mut self) -> Result<(), Failure> {
         let mut bytes = vec![0; INPUT_CHUNK];
         let read = match self.file.read(&mut bytes) {
             Ok(read) => read,
             Err(error) if matches!(error.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock) => {
-                return Ok(Vec::new());
+                return Ok(());
             }
             Err(error) => return Err(Failure::failed(format!("standard input: {error}"))),
         };
+        if read == 0 && !self.ended && self.lines.is_inside_line() {
+            // Of a program that died in the middle of it: half a message is not sent.
+            self.waiting.push_back(Err("the input ended within this line: it was not done".to_owned()));
+        }
         self.ended = read == 0;
         self.lines.fill(bytes.get(..read).unwrap_or_default());
-        let mut lines = Vec::new();
         while let Some(line) = self.lines.next_line() {
-            lines.push(line.map(str::to_owned).map_err(|fault| unreadable(fault).to_owned()));
+            self.waiting.push_back(line.map(str::to_owned).map_err(|fault| unreadable(fault).to_owned()));
         }
-        Ok(lines)
+        Ok(())
     }
 }
 
@@ -199,12 +206,12 @@ fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
     }
     let mut upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
     loop {
-        let (events, asked) = wait(&mut connection, input, upkeep)?;
+        let events = wait(&mut connection, input, upkeep)?;
         let mut client = Client { store, server: &mut connection, show: &mut show };
         if client.live(&events)?.is_some() {
             return Ok(false);
         }
-        for line in asked {
+        while let Some(line) = input.waiting.pop_front() {
             let asked = match line {
                 Ok(line) if line.trim().is_empty() => continue,
                 Ok(line) => read_line(&line, json),
@@ -230,24 +237,24 @@ fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
     }
 }
 
-type Lines = Vec<Result<String, String>>;
-
-/// What comes next: events, or lines of the program.
-fn wait(connection: &mut Connection, input: &mut Input, upkeep: Instant) -> Result<(Vec<String>, Lines), Failure> {
-    let (mut events, mut deadline) = (Vec::new(), upkeep);
+/// What comes next: events, or lines of the program, which then wait in `input`.
+fn wait(connection: &mut Connection, input: &mut Input, upkeep: Instant) -> Result<Vec<String>, Failure> {
+    let mut events = Vec::new();
+    // Lines that an earlier connection left are not kept waiting.
+    let mut deadline = if input.waiting.is_empty() { upkeep } else { Instant::now() };
     while events.len() < EVENTS_AT_ONCE {
         let wake = connection.next_event(Some(input.file.as_fd()), Some(deadline))?;
         match wake {
             Wake::Event(line) => events.push(line),
             Wake::Input => {
-                let lines = input.read()?;
-                return Ok((events, lines));
+                input.read()?;
+                break;
             }
             Wake::Deadline => break,
         }
         deadline = Instant::now();
     }
-    Ok((events, Vec::new()))
+    Ok(events)
 }
 
 /// Does what one line asks for, and answers it.
@@ -268,8 +275,11 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
             (client.show)(&Event::Reply(Reply { code: Some("syntax".to_owned()), text: Some(why), ..reply(false) }))
         }
         What::Send { to, text, plain, key } => {
+            let mut lost: Option<Failure> = None;
             for target in &to {
                 let sent = match &key {
+                    // Each target has its answer, also when the connection is gone before its turn.
+                    _ if lost.is_some() => Err(Failure::new(Exit::Network, "the connection is lost: not sent")),
                     _ if plain => client.send_plain(target, &text),
                     Some(key) => client.send_once(target, Content::Text(text.clone()), key),
                     None => client.send(target, Content::Text(text.clone())),
@@ -277,11 +287,9 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
                 let answer = match sent {
                     Ok(delivered) => Reply { keys: keys_of(&delivered), ..reply(true) },
                     Err(failure) => {
-                        let lost = failure.exit == Exit::Network;
                         let text = match &failure.hint {
-                            Some(hint) if !lost => format!("{failure}; {hint}"),
-                            _ if lost => format!("{failure}; it waits in the outbox and goes out after reconnecting"),
-                            _ => failure.to_string(),
+                            Some(hint) => format!("{failure}; {hint}"),
+                            None => failure.to_string(),
                         };
                         let keys = vec![("to".to_owned(), target.to_string())];
                         (client.show)(&Event::Reply(Reply {
@@ -290,18 +298,26 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
                             text: Some(text),
                             ..reply(false)
                         }))?;
-                        if lost {
-                            return Err(failure);
+                        if failure.exit == Exit::Network {
+                            lost.get_or_insert(failure);
                         }
                         continue;
                     }
                 };
                 (client.show)(&Event::Reply(answer))?;
             }
-            Ok(())
+            lost.map_or(Ok(()), Err)
         }
         What::Command(line) => {
-            let answer = client.server.ask(&line)?;
+            let answer = match client.server.ask(&line) {
+                Ok(answer) => answer,
+                Err(lost) => {
+                    let failure = Failure::from(lost);
+                    let text = Some(format!("{failure}; whether the server has done it is not known"));
+                    (client.show)(&Event::Reply(Reply { code: Some(code_of(&failure).to_owned()), text, ..reply(false) }))?;
+                    return Err(failure);
+                }
+            };
             let rows = open_rows(client, &answer)?;
             let answer = match answer.reply {
                 Ok(ok) => Reply { keys: ok.keys, text: ok.text, rows, ..reply(true) },
