@@ -186,6 +186,31 @@ impl Client<'_> {
         Ok(())
     }
 
+    /// What was said in a room between the invitation and the joining was sealed for this device too: it is
+    /// shown. What it cannot open was not for it, and is passed over in silence.
+    pub(super) fn take_earlier(&mut self, target: &Target) -> Result<(), Failure> {
+        let (rows, _) = self.command(&format!("/fetch {target} limit={PAGE}"))?;
+        let lines: Vec<LogLine> = rows.iter().filter_map(|row| LogLine::read(&Fields::parse(row))).collect();
+        for lines in lines.chunks(BATCH) {
+            let after = self.transact(|tx| {
+                let (me, mut all) = (account(tx)?, After::default());
+                for line in lines {
+                    if line.id > tx.cursor(target).unwrap_or(0) || tx.entry(target, line.id)?.is_some() {
+                        continue;
+                    }
+                    let mut after = After::default();
+                    take_line(tx, &me, line, target, &mut after)?;
+                    after.events.retain(|event| !matches!(event, Event::Unreadable { .. } | Event::Missing { .. }));
+                    all.events.extend(after.events);
+                    all.lists.extend(after.lists);
+                }
+                Ok(all)
+            })?;
+            self.follow(after)?;
+        }
+        Ok(())
+    }
+
     /// Reads all waiting signals.
     pub(super) fn read_signals(&mut self) -> Result<(), Failure> {
         let mut after = 0;
