@@ -505,7 +505,7 @@ pub(super) fn unkept(me: &UserName, line: &LogLine, conversation: &Target) -> Op
             sender: line.sender.to_string(),
             id: Some(line.id),
             code: "not-kept".to_owned(),
-            text: "read before and not kept, or sealed for another device".to_owned(),
+            text: "read before and not kept, or not sealed for this device".to_owned(),
         }),
         LogWhat::Body(body) => {
             Some(Event::Message(plain_message(me, line, conversation, Content::Text { text: body.clone() })))
