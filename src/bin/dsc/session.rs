@@ -118,7 +118,12 @@ impl Context {
         let token = profile.token.filter(|_| profile.server.as_deref() == Some(server.to_string().as_str()));
         // Whoever has to be asked is asked before the server waits.
         let password = match token {
-            None => Some(self.prompt.password(user.as_str())?),
+            None => Some(self.prompt.password(user.as_str()).map_err(|failure| match failure.exit {
+                Exit::Usage => {
+                    failure.hint("`dsc login` keeps a token, so that nobody is asked; or use --password-file FILE")
+                }
+                _ => failure,
+            })?),
             Some(_) => None,
         };
         let mut connection = self.dial(&server)?;

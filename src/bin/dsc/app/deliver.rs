@@ -134,6 +134,8 @@ impl Client<'_> {
                             let duplicate = delivered.duplicate || before;
                             return Ok(Some(Delivered { duplicate, ..delivered }));
                         }
+                        let text = format!("a message to {target} that waited is sent: number {}", delivered.id);
+                        self.say(&notice("sent-late", Some(target.as_str()), text))?;
                     }
                 }
             }

@@ -277,9 +277,10 @@ fn clone_of(shown: &Shown) -> Shown {
 }
 
 pub(super) fn no_keys_of(user: &User) -> Failure {
-    Failure::new(Exit::NoSession, format!("{user} has no keys: nothing can be sent to them end to end")).hint(
-        "they have to run `dsc init` (or `dsc register`) once; `--plain` sends clear text, which the server can read",
-    )
+    Failure::new(Exit::NoSession, format!("there is no account {user}, or it has no keys: nothing can be sealed for it"))
+        .hint(format!(
+            "`dsc users {user}` shows whether it is there; its keys are made by `dsc register` or `dsc login`; `--plain` sends clear text, which the server can read"
+        ))
 }
 
 /// What is said about a list that was taken in. `before`: whether the account was known, and a list of it.

@@ -4,7 +4,7 @@
 //! A line is opened once. What it changes is committed together with its text and the cursor of its
 //! conversation, and only then shown; whatever is seen again is answered from the history or passed over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use downstream::e2e::error::Error;
 use downstream::e2e::name::{RoomName as SealedRoom, User};
@@ -13,7 +13,7 @@ use downstream::protocol::{Fields, RoomName, SignalLine, Target, Timestamp, Unre
 use super::take::{
     After, LogLine, LogWhat, Taken, Wish, give_up, held_signal, hold, let_go, take_line, take_signal, unreadable,
 };
-use super::{Client, now, sealed_room, state, wire_room};
+use super::{Client, entry_event, now, sealed_room, state, wire_room};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Mark};
 use crate::store::{Tx, What};
@@ -23,6 +23,8 @@ use crate::store::{Tx, What};
 const BATCH: usize = 100;
 /// Messages asked for at once: the most that the server gives.
 const PAGE: usize = 1000;
+/// Messages that another process took in and that are shown late, at most, of one conversation.
+const TAKEN_MAX: u64 = 1000;
 /// Pages of signals read in one go; a server that always says `more` ends here, not never.
 const SIGNAL_PAGES: usize = 64;
 /// Pages of one log read in one go, which have up to 1 MiB each: what a server makes up without end would
@@ -58,6 +60,7 @@ impl Client<'_> {
             Ok(after)
         })?;
         self.follow(after)?;
+        self.show_what_others_took()?;
         self.read_rosters()?;
         self.read_signals()?;
         self.read_logs(reading)?;
@@ -67,6 +70,20 @@ impl Client<'_> {
         }
         self.flush()?;
         Ok(())
+    }
+
+    /// What other processes have taken in of the conversations that this one shows, while it was away.
+    fn show_what_others_took(&mut self) -> Result<(), Failure> {
+        let Some(mut shown) = self.store.shown().take() else { return Ok(()) };
+        let took = self.transact(|tx| {
+            let (me, mut after) = (account(tx)?, After::default());
+            for (target, cursor) in tx.cursors() {
+                show_taken(tx, &me, &mut shown, &target, cursor, &mut after)?;
+            }
+            Ok(after.events)
+        });
+        *self.store.shown() = Some(shown);
+        self.say_all(&took?)
     }
 
     fn read_logs(&mut self, reading: Reading<'_>) -> Result<(), Failure> {
@@ -174,15 +191,25 @@ impl Client<'_> {
         let me = self.transact(|tx| account(tx))?;
         let mut rest = lines;
         while !rest.is_empty() {
-            let (done, wish, after) = self.transact(|tx| {
+            let mut shown = self.store.shown().take();
+            let took = self.transact(|tx| {
                 let mut after = After::default();
                 for (i, line) in rest.iter().take(BATCH).enumerate() {
                     let conversation = line.conversation(&me);
                     if line.id <= tx.cursor(&conversation).unwrap_or(0) {
+                        if let Some(shown) = &mut shown {
+                            show_taken(tx, &me, shown, &conversation, line.id, &mut after)?;
+                        }
                         continue;
+                    }
+                    if let Some(shown) = &mut shown {
+                        // All that lies before this line was taken in by another process.
+                        let before = tx.cursor(&conversation).unwrap_or(0);
+                        show_taken(tx, &me, shown, &conversation, before, &mut after)?;
                     }
                     if is_kept(tx, &conversation, line)? {
                         tx.set_cursor(&conversation, line.id);
+                        mark_shown(&mut shown, &conversation, line.id);
                         continue;
                     }
                     match take_line(tx, &me, line, &conversation, &mut after)? {
@@ -194,15 +221,43 @@ impl Client<'_> {
                         Taken::Hold | Taken::Wants(_) => hold(tx, line, &conversation, &mut after)?,
                     }
                     tx.set_cursor(&conversation, line.id);
+                    mark_shown(&mut shown, &conversation, line.id);
                 }
                 Ok((rest.len().min(BATCH), None, after))
-            })?;
+            });
+            *self.store.shown() = shown;
+            let (done, wish, after) = took?;
             self.follow(after)?;
             rest = rest.get(done..).unwrap_or_default();
             if let Some(wish) = wish {
                 self.grant(&wish)?;
                 tried.insert(wish);
             }
+        }
+        Ok(())
+    }
+
+    /// What was said in a room between the invitation and the joining was sealed for this device too: it is
+    /// shown. What it cannot open was not for it, and is passed over in silence.
+    pub(super) fn take_earlier(&mut self, target: &Target) -> Result<(), Failure> {
+        let (rows, _) = self.command(&format!("/fetch {target} limit={PAGE}"))?;
+        let lines: Vec<LogLine> = rows.iter().filter_map(|row| LogLine::read(&Fields::parse(row))).collect();
+        for lines in lines.chunks(BATCH) {
+            let after = self.transact(|tx| {
+                let (me, mut all) = (account(tx)?, After::default());
+                for line in lines {
+                    if line.id > tx.cursor(target).unwrap_or(0) || tx.entry(target, line.id)?.is_some() {
+                        continue;
+                    }
+                    let mut after = After::default();
+                    take_line(tx, &me, line, target, &mut after)?;
+                    after.events.retain(|event| !matches!(event, Event::Unreadable { .. } | Event::Missing { .. }));
+                    all.events.extend(after.events);
+                    all.lists.extend(after.lists);
+                }
+                Ok(all)
+            })?;
+            self.follow(after)?;
         }
         Ok(())
     }
@@ -369,6 +424,39 @@ pub(crate) fn account(tx: &Tx<'_>) -> Result<UserName, Failure> {
         return super::wire_user(state.me.user());
     }
     tx.profile().user.ok_or_else(super::no_keys)
+}
+
+/// Messages of others, up to `to`, that another process has taken in and this one has not shown: from the
+/// history. What was sent from this device is news to nobody here.
+fn show_taken(
+    tx: &Tx<'_>,
+    me: &UserName,
+    shown: &mut BTreeMap<Target, u64>,
+    conversation: &Target,
+    to: u64,
+    after: &mut After,
+) -> Result<(), Failure> {
+    let from = shown.get(conversation).copied().unwrap_or(0);
+    let device = tx.state().map(|state| state.me.address().device);
+    for id in from.max(to.saturating_sub(TAKEN_MAX)).saturating_add(1)..=to {
+        let Some(entry) = tx.entry(conversation, id)? else { continue };
+        let own = entry.sender == *me
+            && match &entry.what {
+                What::Sealed { device: by, .. } => Some(*by) == device,
+                _ => true,
+            };
+        if !own {
+            after.events.extend(entry_event(tx, me, &entry)?);
+        }
+    }
+    shown.insert(conversation.clone(), from.max(to));
+    Ok(())
+}
+
+fn mark_shown(shown: &mut Option<BTreeMap<Target, u64>>, conversation: &Target, id: u64) {
+    if let Some(shown) = shown {
+        shown.insert(conversation.clone(), id);
+    }
 }
 
 /// Whether a line was opened before, or is one's own: by hand, or with the cursor still behind it.

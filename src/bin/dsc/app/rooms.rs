@@ -104,6 +104,11 @@ impl Client<'_> {
     /// # Errors
     /// [`Failure`] of the network; what the entries say is shown.
     pub(super) fn read_roster(&mut self, room: &SealedRoom) -> Result<(), Failure> {
+        self.is_roster_shown(room).map(drop)
+    }
+
+    /// The same; whether the server shows the roster at all, which it does to whom it has in the room.
+    pub(super) fn is_roster_shown(&mut self, room: &SealedRoom) -> Result<bool, Failure> {
         for _ in 0..PAGES {
             let after =
                 self.transact(|tx| Ok(tx.state().and_then(|s| s.room_named(room)).map_or(0, |r| r.roster.read())))?;
@@ -112,7 +117,7 @@ impl Client<'_> {
                 Ok(reply) => reply,
                 // Not in the room for the server (any more): nothing to read.
                 Err(Refusal { code, .. }) if matches!(code.as_str(), "not-member" | "no-such-room" | "forbidden") => {
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(refusal) => return Err(refusal.into()),
             };
@@ -125,7 +130,7 @@ impl Client<'_> {
                 break;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A log that is shorter than what was read of it has been cut.
@@ -185,11 +190,6 @@ impl Client<'_> {
             newer.iter().try_for_each(|user| self.learn_or_alarm(user))?;
         }
         if news { self.retry_held() } else { Ok(()) }
-    }
-
-    /// Reads a room's roster before something is said there.
-    pub(super) fn refresh_room(&mut self, room: &RoomName) -> Result<(), Failure> {
-        self.read_roster(&sealed_room(room)?)
     }
 
     /// The server says that a roster has grown. That is its word: nothing is held back for a number that it
@@ -260,15 +260,22 @@ impl Client<'_> {
     /// # Errors
     /// [`Failure`].
     pub(crate) fn join(&mut self, room: &RoomName) -> Result<bool, Failure> {
+        // The server would make a room that is missing, a plain one, of a mistyped name too.
+        if self.command(&format!("/rooms {room}"))?.0.is_empty() {
+            return Err(Failure::new(Exit::Refused, format!("there is no {room} that you may enter")).hint(format!(
+                "`dsc create '{room}'` makes it; into a closed one somebody in it has to `dsc invite '{room}'` you"
+            )));
+        }
         let (_, reply) = self.command(&format!("/join {room}"))?;
         let target = Target::Room(room.clone());
         let last = reply.key("last").and_then(|last| last.parse::<u64>().ok()).unwrap_or(0);
-        self.transact(|tx| {
+        let first = self.transact(|tx| {
             // What was said before is not news.
-            if tx.cursor(&target).is_none() {
+            let first = tx.cursor(&target).is_none();
+            if first {
                 tx.set_cursor(&target, last);
             }
-            Ok(())
+            Ok(first)
         })?;
         let pinned = self.transact(|tx| is_sealed_room(tx, room))?;
         if reply.key("e2e") != Some("yes") {
@@ -284,15 +291,22 @@ impl Client<'_> {
         let standing = self.transact(|tx| {
             let known = state(tx)?;
             let Some(found) = known.room_named(&name) else { return Ok(None) };
-            Ok(Some((found.roster.member(known.me.user(), known.me.aik()).is_some(), found.roster.is_open())))
+            let open = found.roster.is_open() && !found.roster.is_put_out(known.me.aik());
+            Ok(Some((found.roster.member(known.me.user(), known.me.aik()).is_some(), open)))
         })?;
+        if first && last > 0 && matches!(standing, Some((true, _))) {
+            self.read_signals()?;
+            self.take_earlier(&target)?;
+        }
         match standing {
             Some((true, _)) => self.announce_in(&name),
             Some((false, true)) => self.add_entry(&name, Op::Join, None),
             Some((false, false)) => self.say(&notice(
                 "not-in-roster",
                 Some(room.as_str()),
-                format!("the server has let you into {room}, its members have not yet: an admin has to `dsc invite '{room}'` you"),
+                format!(
+                    "the server has let you into {room}, its members have not (again): an admin has to `dsc invite '{room}'` you"
+                ),
             )),
             None => self.say(&notice("no-roster", Some(room.as_str()), format!("{room} has no roster yet: whoever made it has to begin it"))),
         }?;
@@ -317,17 +331,19 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// Does something to a member: in the roster first (of an end-to-end room), then at the server.
+    /// Does something to a member: in the roster first (of an end-to-end room), then at the server. Whether
+    /// it was shown as an entry of the roster.
     pub(crate) fn change_member(
         &mut self,
         room: &RoomName,
         user: &UserName,
         what: Member,
         reason: Option<&str>,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let name = sealed_room(room)?;
         let subject = sealed_user(user)?;
         let sealed = self.transact(|tx| is_sealed_room(tx, room))?;
+        let mut shown = false;
         if sealed {
             self.read_roster(&name)?;
             if what == Member::Invite {
@@ -351,14 +367,18 @@ impl Client<'_> {
             })?;
             if needed {
                 self.add_entry(&name, what.op(), Some(&subject))?;
+                shown = true;
             }
         }
         let reason = reason.map(|reason| format!(" {reason}")).unwrap_or_default();
         let answer = self.ask(&format!("/{} {room} {user}{reason}", what.verb()))?;
         match answer.reply {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(shown),
             // The roster is what counts; who is not there for the server need not be put out.
-            Err(Refusal { code, .. }) if sealed && matches!(what, Member::Kick) && code == "not-member" => Ok(()),
+            Err(Refusal { code, .. }) if sealed && matches!(what, Member::Kick) && code == "not-member" => Ok(shown),
+            Err(refusal) if what == Member::Invite && refusal.code == "banned" => {
+                Err(Failure::from(refusal).hint(format!("`dsc unban '{room}' {user}`, and then invite them again")))
+            }
             Err(refusal) => Err(refusal.into()),
         }
     }

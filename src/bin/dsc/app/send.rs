@@ -112,6 +112,18 @@ impl Client<'_> {
         self.deliver(id, target, Some(lines.msg_id))
     }
 
+    /// Seals for whom this device can seal without a server, and leaves it in the outbox.
+    ///
+    /// # Errors
+    /// [`Failure`]; nothing waits then.
+    pub(crate) fn leave_in_outbox(&mut self, target: &Target, content: Content) -> Result<(), Failure> {
+        let key = post_key()?;
+        match target {
+            Target::User(user) => self.queue_direct(user, content.into(), Some(&key)).map(drop),
+            Target::Room(room) => self.queue_room(room, content.into(), Some(&key), false).map(drop),
+        }
+    }
+
     /// Sends clear text, which the server can read.
     ///
     /// # Errors
@@ -419,13 +431,19 @@ impl Client<'_> {
 
     /// That a room is end to end and its roster is read.
     fn require_e2e(&mut self, room: &RoomName) -> Result<(), Failure> {
-        self.refresh_room(room)?;
         let name = sealed_room(room)?;
+        let shown = self.is_roster_shown(&name)?;
         self.transact(|tx| room_id(tx, &name).map(drop)).map_err(|failure| match failure.exit {
             Exit::NoSession => Failure::usage(format!("{room} is no end-to-end room that this device is in"))
                 .hint(format!("`dsc join '{room}'` enters it; in a plain room, `--plain` sends clear text, which the server can read")),
             _ => failure,
-        })
+        })?;
+        if !shown {
+            // Sealed and then refused, it would be missing for those who are there.
+            let failure = Failure::new(Exit::Refused, format!("for the server you are not in {room} (any more)"));
+            return Err(failure.hint(format!("`dsc join '{room}'` enters it, if it is open or you were invited")));
+        }
+        Ok(())
     }
 }
 

@@ -559,7 +559,7 @@ pub(super) fn unkept(
                 sender: line.sender.to_string(),
                 id: Some(line.id),
                 code: "not-kept".to_owned(),
-                text: "read before and not kept, or sealed for another device".to_owned(),
+                text: "read before and not kept, or not sealed for this device".to_owned(),
             }));
         }
         LogWhat::Body(_) if e2e_room => return Ok(Some(refused())),

@@ -137,6 +137,10 @@ impl Input {
             }
             Err(error) => return Err(Failure::failed(format!("standard input: {error}"))),
         };
+        if read == 0 && !self.ended && self.lines.is_inside_line() {
+            // Of a program that died in the middle of it: half a message is not sent.
+            self.pending.push_back(Err("the input ended within this line: it was not done".to_owned()));
+        }
         self.ended = read == 0;
         self.lines.fill(bytes.get(..read).unwrap_or_default());
         while let Some(line) = self.lines.next_line() {
@@ -157,6 +161,7 @@ fn unreadable(fault: LineFault) -> &'static str {
 pub(crate) fn pipe(ctx: &mut Context) -> Result<(), Failure> {
     let mut input = Input::open()?;
     let mut backoff = Backoff::new();
+    ctx.store()?.show_all()?;
     loop {
         let begun = Instant::now();
         match session(ctx, &mut input) {
@@ -272,8 +277,11 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
             (client.show)(&Event::Reply(Reply { code: Some("syntax".to_owned()), text: Some(why), ..reply(false) }))
         }
         What::Send { to, text, plain, key } => {
+            let mut lost: Option<Failure> = None;
             for target in &to {
                 let sent = match &key {
+                    // Each target has its answer, also when the connection is gone before its turn.
+                    _ if lost.is_some() => Err(Failure::new(Exit::Network, "the connection is lost: not sent")),
                     _ if plain => client.send_plain(target, &text),
                     Some(key) => client.send_once(target, Content::Text(text.clone()), key),
                     None => client.send(target, Content::Text(text.clone())),
@@ -281,12 +289,12 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
                 let answer = match sent {
                     Ok(delivered) => Reply { keys: keys_of(&delivered), ..reply(true) },
                     Err(failure) => {
-                        let lost = failure.exit == Exit::Network;
+                        let unsealed = failure.exit == Exit::Network && lost.is_none();
                         // The hint says that it waits in the outbox, where it does: a connection that is lost
                         // before anything was sealed leaves nothing there.
                         let text = match &failure.hint {
                             Some(hint) => format!("{failure}; {hint}"),
-                            None if lost => format!("{failure}; it was not sealed yet: say it again"),
+                            None if unsealed => format!("{failure}; it was not sealed yet: say it again"),
                             None => failure.to_string(),
                         };
                         let keys = vec![("to".to_owned(), target.to_string())];
@@ -296,15 +304,15 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
                             text: Some(text),
                             ..reply(false)
                         }))?;
-                        if lost {
-                            return Err(failure);
+                        if failure.exit == Exit::Network {
+                            lost.get_or_insert(failure);
                         }
                         continue;
                     }
                 };
                 (client.show)(&Event::Reply(answer))?;
             }
-            Ok(())
+            lost.map_or(Ok(()), Err)
         }
         What::Command(line) => {
             let answer = match client.server.ask(&line) {

@@ -7,7 +7,7 @@ use downstream::e2e::inner::{ChangeKind, TEXT_MAX};
 use downstream::e2e::name::{DeviceId, MsgId, User};
 use downstream::protocol::Target;
 
-use super::online;
+use super::{offline, online};
 use crate::app::{self, Client, Content, Reading, entry_event};
 use crate::cli::{Fetch, MessageArg, MessageRef, Search, Send};
 use crate::context::Context;
@@ -28,7 +28,9 @@ const PAGE: u32 = 100;
 pub(crate) fn send(ctx: &mut Context, send: &Send) -> Result<(), Failure> {
     let text = if send.text.is_empty() { from_input()? } else { send.text.join(" ") };
     check_text(&text)?;
-    online(ctx, |client| {
+    let mut begun = false;
+    let sent = online(ctx, |client| {
+        begun = true;
         let mut failed: Option<Failure> = None;
         for target in send.targets.0.iter() {
             let sent = if send.plain {
@@ -47,7 +49,37 @@ pub(crate) fn send(ctx: &mut Context, send: &Send) -> Result<(), Failure> {
             }
         }
         failed.map_or(Ok(()), Err)
-    })
+    });
+    match sent {
+        Err(failure) if failure.exit == Exit::Network && !begun => Err(unreached(ctx, send, &text, failure)?),
+        sent => sent,
+    }
+}
+
+/// The server cannot be reached: what can be sealed without it waits in the outbox. The failure to end with,
+/// which says what became of the text.
+fn unreached(ctx: &mut Context, send: &Send, text: &str, failure: Failure) -> Result<Failure, Failure> {
+    let targets = send.targets.0.iter();
+    if send.plain || ctx.profile()?.user.is_none() {
+        return Ok(failure.hint("nothing was sent or kept"));
+    }
+    let (mut waits, mut lost) = (Vec::new(), Vec::new());
+    offline(ctx, |client| {
+        for target in targets {
+            match client.leave_in_outbox(target, Content::Text(text.to_owned())) {
+                Ok(()) => waits.push(target.to_string()),
+                Err(_) => lost.push(target.to_string()),
+            }
+        }
+        Ok(())
+    })?;
+    let waits = (!waits.is_empty()).then(|| {
+        format!("for {} it waits in the outbox and goes out with the next command that gets through", waits.join(", "))
+    });
+    let lost =
+        (!lost.is_empty()).then(|| format!("for {} it was not kept: sealing it needs the server", lost.join(", ")));
+    let hint: Vec<String> = waits.into_iter().chain(lost).collect();
+    Ok(failure.hint(hint.join("; ")))
 }
 
 fn failed_event(target: &Target, failure: &Failure) -> Event {
@@ -116,11 +148,19 @@ pub(crate) fn fetch(ctx: &mut Context, fetch: &Fetch) -> Result<(), Failure> {
 /// `dsc tail`: returns only with a failure that reconnecting cannot mend.
 pub(crate) fn tail(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
     let mut backoff = Backoff::new();
+    ctx.store()?.show_all()?;
+    // Why there is no connection, as it was told: the same is not told again at each try.
+    let mut away: Option<String> = None;
     loop {
         let begun = Instant::now();
-        match follow(ctx, targets) {
+        match follow(ctx, targets, &mut away) {
             Ok(()) => {}
-            Err(failure) if failure.is_passing() => ctx.out.show(&lost(&failure))?,
+            Err(failure) if failure.is_passing() => {
+                if away.as_ref() != Some(&failure.message) {
+                    ctx.out.show(&lost(&failure))?;
+                }
+                away = Some(failure.message);
+            }
             Err(failure) => return Err(failure),
         }
         backoff.lived(begun.elapsed());
@@ -133,8 +173,11 @@ fn lost(failure: &Failure) -> Event {
 }
 
 /// One connection's time: everything that was missed, then what comes.
-fn follow(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
+fn follow(ctx: &mut Context, targets: &[Target], away: &mut Option<String>) -> Result<(), Failure> {
     let mut connection = ctx.connect()?;
+    if away.take().is_some() {
+        ctx.out.notice("reconnected", "connected again")?;
+    }
     let (out, days) = (ctx.out, ctx.settings.history_days);
     let store = ctx.store()?;
     let mut show = |event: &Event| out.show(event);
@@ -204,6 +247,10 @@ pub(crate) fn change(
     }
     let store = ctx.store()?;
     let (author, device, msg_id) = find(store, message)?;
+    let me = store.transact(|tx| app::own_name(tx))?;
+    if kind != ChangeKind::React && author.as_str() != me.as_str() {
+        return Err(Failure::usage(format!("that message is of {author}: only one's own can be edited or deleted")));
+    }
     online(ctx, |client| {
         let content = Content::Change { kind, author, device, msg_id, text };
         let delivered = client.send(&message.target, content)?;
