@@ -202,7 +202,7 @@ const LOGIN_WINDOW: Duration = Duration::from_secs(60);
 const REGISTRATION_WINDOW: Duration = Duration::from_secs(3600);
 /// The window of bundles.
 const BUNDLE_WINDOW: Duration = Duration::from_secs(3600);
-/// Bundles of one account that another may take within [`BUNDLE_WINDOW`]. Each uses up one-time keys of every
+/// Bundles of one account that another may take within `BUNDLE_WINDOW`. Each uses up one-time keys of every
 /// device of theirs. A client needs one for each new device, and again when a session broke; ten an hour let
 /// it recover, and leave a pool of 100 to others for hours.
 pub const BUNDLES_MAX: u32 = 10;

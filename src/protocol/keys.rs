@@ -21,7 +21,7 @@ pub const CERTIFICATE_LEN: usize = 3 + 16 + 3 * 32 + 2 * 8 + 64;
 /// Bytes of a device list that names nobody and no device: version, type, the name's length, the list's
 /// version, hash of the one before, number of devices, signature.
 pub const DEVICE_LIST_LEN: usize = 3 + 4 + 32 + 1 + 64;
-/// Longest entry of a roster, in bytes. The longest that says anything is [`ROSTER_ENTRY_NEEDED`]; the rest
+/// Longest entry of a roster, in bytes. The longest that says anything is `ROSTER_ENTRY_NEEDED`; the rest
 /// leaves room for a later version, so that the server need not know the form.
 pub const ROSTER_ENTRY_MAX: usize = 2048;
 /// An entry with the longest names and the longest device list: its head, room, user and identity key, the

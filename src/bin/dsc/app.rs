@@ -149,6 +149,10 @@ fn is_sealed_room(tx: &Tx<'_>, room: &RoomName) -> Result<bool, Failure> {
     Ok(tx.room_pinned(&sealed_room(room)?))
 }
 
+fn wire_room(room: &SealedRoom) -> Result<RoomName, Failure> {
+    RoomName::parse(room.as_str()).map_err(|_| Failure::failed(format!("{room} is no name that the server can have")))
+}
+
 fn wire_user(user: &User) -> Result<UserName, Failure> {
     UserName::parse(user.as_str()).map_err(|_| Failure::failed(format!("{user} is no name that the server can have")))
 }

@@ -13,7 +13,7 @@ use downstream::protocol::{Fields, RoomName, SignalLine, Target, Timestamp, Unre
 use super::take::{
     After, LogLine, LogWhat, Taken, Wish, give_up, held_signal, hold, let_go, take_line, take_signal, unreadable,
 };
-use super::{Client, now, sealed_room, state};
+use super::{Client, now, sealed_room, state, wire_room};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Mark};
 use crate::store::{Tx, What};
@@ -138,12 +138,41 @@ impl Client<'_> {
         Ok(())
     }
 
+    /// Reads the log of a room from the cursor up to a time, while signals are being read.
+    fn read_log_until(&mut self, room: &SealedRoom, until_ms: u64) -> Result<(), Failure> {
+        let target = Target::Room(wire_room(room)?);
+        let mut cursor = self.transact(|tx| Ok(tx.cursor(&target).unwrap_or(0)))?;
+        loop {
+            let answer = self.ask(&format!("/fetch {target} after={cursor} limit={PAGE}"))?;
+            // Who is not in the room for the server (any more) has nothing to lose there.
+            let Ok(reply) = answer.reply else { return Ok(()) };
+            let lines: Vec<LogLine> = answer
+                .rows
+                .iter()
+                .filter_map(|row| LogLine::read(&Fields::parse(row)))
+                .filter(|line| line.id > cursor)
+                .collect();
+            let Some(last) = lines.iter().map(|line| line.id).max() else { return Ok(()) };
+            let until = lines.iter().position(|line| line.time.as_millis() > until_ms).unwrap_or(lines.len());
+            // The signals are being read: what lacks one waits.
+            self.take_lines(lines.get(..until).unwrap_or_default(), BTreeSet::from([Wish::Signals]))?;
+            if until < lines.len() || reply.key("more") != Some("yes") {
+                return Ok(());
+            }
+            cursor = last;
+        }
+    }
+
     /// Takes in lines of logs, in order: live ones and those of a page alike.
     pub(super) fn take_log(&mut self, lines: &[LogLine]) -> Result<(), Failure> {
+        self.take_lines(lines, BTreeSet::new())
+    }
+
+    /// What was asked for once (`tried`) and did not help is not asked for again: a log of junk costs one
+    /// question.
+    fn take_lines(&mut self, lines: &[LogLine], mut tried: BTreeSet<Wish>) -> Result<(), Failure> {
         let me = self.transact(|tx| account(tx))?;
         let mut rest = lines;
-        // What was asked for once and did not help is not asked for again: a log of junk costs one question.
-        let mut tried = BTreeSet::new();
         while !rest.is_empty() {
             let (done, wish, after) = self.transact(|tx| {
                 let mut after = After::default();
@@ -212,7 +241,11 @@ impl Client<'_> {
             let (done, wish, after, erase) = self.transact(|tx| {
                 let (mut after, mut erase) = (After::default(), Vec::new());
                 for (i, signal) in rest.iter().take(BATCH).enumerate() {
-                    match take_signal(tx, signal, &mut after)? {
+                    let mut taken = take_signal(tx, signal, false, &mut after)?;
+                    if matches!(&taken, Some(Taken::Wants(wish @ Wish::Log(..))) if tried.contains(wish)) {
+                        taken = take_signal(tx, signal, true, &mut after)?;
+                    }
+                    match taken {
                         Some(Taken::Done) => erase.push(signal.id),
                         Some(Taken::Wants(wish)) if !tried.contains(&wish) => return Ok((i, Some(wish), after, erase)),
                         Some(Taken::Wants(Wish::List(_))) => {
@@ -258,7 +291,7 @@ impl Client<'_> {
                             sender: held.sender.clone(),
                             body: &held.body,
                         };
-                        take_signal(tx, &signal, &mut after)?.unwrap_or(Taken::Done)
+                        take_signal(tx, &signal, true, &mut after)?.unwrap_or(Taken::Done)
                     }
                     Some(target) => {
                         let line = LogLine {
@@ -295,6 +328,7 @@ impl Client<'_> {
             Wish::List(user) => self.learn_or_alarm(user),
             Wish::Roster(room) => self.read_roster(room),
             Wish::Signals => self.read_signals(),
+            Wish::Log(room, until_ms) => self.read_log_until(room, *until_ms),
         }
     }
 

@@ -76,6 +76,8 @@ pub(super) enum Wish {
     List(User),
     Roster(SealedRoom),
     Signals,
+    /// The log of a room, up to a time (Unix milliseconds).
+    Log(SealedRoom, u64),
 }
 
 /// What is to be done once a batch is committed.
@@ -333,18 +335,27 @@ pub(super) fn hold(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, after
         && let Ok(Envelope::Group(group)) = Envelope::parse(&raw)
     {
         let from = Address { user: sealed_user(&line.sender)?, device: group.device };
-        // Room and device, not the chain: that number is anybody's invention, and the answer is the link
-        // that the device has now, whichever was asked for.
-        let key = format!("asked/{}/{}/{}", group.room, from.user, from.device);
+        let Some(key) = may_have_chain(state(tx)?, &from, group.room) else { return Ok(()) };
         let last = tx.setting(&key).and_then(|bytes| bytes.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes);
-        let state = state(tx)?;
-        let could_answer = state.rooms.contains_key(&group.room) && super::send::is_current(state, &from);
-        if could_answer && now().secs().saturating_sub(last) >= ASK_CHAIN_EVERY {
+        if now().secs().saturating_sub(last) >= ASK_CHAIN_EVERY {
             tx.set_setting(&key, &now().secs().to_be_bytes());
             after.ask_chains.push((from, group.room, group.chain));
         }
     }
     Ok(())
+}
+
+/// Where it is noted when a device was asked for its chain in a room; `None` if it can have none there.
+///
+/// Chain and device are unauthenticated words of whoever sent the line: nobody outside the roster is asked,
+/// and there is one note for each device that the account lists and one for all that it does not (yet), so
+/// that junk makes neither signals nor notes without end.
+fn may_have_chain(known: &State, from: &Address, room: RoomId) -> Option<String> {
+    let roster = &known.rooms.get(&room)?.roster;
+    roster.members().iter().find(|member| member.user == from.user)?;
+    let listed = known.contacts.get(&from.user).and_then(|contact| contact.device(from.device));
+    let device = listed.map(|cert| cert.address().device.to_string()).unwrap_or_default();
+    Some(format!("asked/{room}/{}/{device}", from.user))
 }
 
 /// Lines that waited for a key until there was no time or room for them any more.
@@ -364,10 +375,12 @@ pub(super) fn let_go(tx: &mut Tx<'_>, lines: &[Held], after: &mut After) -> Resu
     Ok(())
 }
 
-/// Opens a signal; `None` if it is for another device.
+/// Opens a signal; `None` if it is for another device. A link that would take the place of an older one is
+/// taken once its room's log was read up to it (`read`): what was said in the older chain would be lost.
 pub(super) fn take_signal(
     tx: &mut Tx<'_>,
     signal: &SignalLine<'_>,
+    read: bool,
     after: &mut After,
 ) -> Result<Option<Taken>, Failure> {
     let Some(known) = tx.state() else { return Ok(None) };
@@ -418,6 +431,9 @@ pub(super) fn take_signal(
             return Ok(Some(Taken::Done));
         }
     };
+    if !read && let Some(room) = displaces(state(tx)?, &opened) {
+        return Ok(Some(Taken::Wants(Wish::Log(room, signal.time.as_millis()))));
+    }
     before_commit(tx, &opened, &sender, after)?;
     let shown = format!("{sender}/{}", device_name(tx, &opened.from));
     match &opened.inner.body {
@@ -440,6 +456,16 @@ pub(super) fn take_signal(
     }
     tx.apply(opened.change);
     Ok(Some(Taken::Done))
+}
+
+/// The room in which an opened link takes the place of an older one of the same device: only so many of each
+/// are kept, and whoever was away for longer than that gets all of them before the first line of the log.
+fn displaces(state: &State, opened: &Opened) -> Option<SealedRoom> {
+    let Body::SenderKey(skdm) = &opened.inner.body else { return None };
+    let room = state.rooms.get(&skdm.room)?;
+    let (_, chains) = opened.change.chains.iter().find(|(id, _)| *id == skdm.room)?;
+    let replaced = chains.held() <= room.chains.held() && *chains.to_row() != *room.chains.to_row();
+    replaced.then(|| room.roster.name().clone())
 }
 
 pub(super) fn held_signal(signal: &SignalLine<'_>) -> Held {

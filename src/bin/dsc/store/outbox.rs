@@ -185,7 +185,7 @@ impl Tx<'_> {
     }
 
     /// Erases what has waited for too long: lines ([`HELD_KEEP_MS`]) and bundles
-    /// ([`super::BUNDLE_KEEP_MS`]). Returns the lines: they are to be recorded as failed.
+    /// (`BUNDLE_KEEP_MS`). Returns the lines: they are to be recorded as failed.
     ///
     /// # Errors
     /// [`StoreError::Sql`], [`StoreError::Damaged`].
