@@ -103,7 +103,7 @@ pub fn logout(ctx: &mut Context) -> Result<(), Failure> {
             connection.quit();
         }
         // The server does not take the token: there is nothing to give back.
-        Err(failure) if failure.exit == Exit::Refused => {}
+        Err(failure) if failure.exit == Exit::Refused && !failure.temporary => {}
         Err(failure) => return Err(failure),
     }
     forget_token(ctx)?;
