@@ -179,11 +179,18 @@ impl Client<'_> {
         let row = status.rows.iter().find(|row| row.split(' ').nth(1) == Some(hex.as_str()));
         let pools = row.map(|row| (count(row, "opk"), count(row, "pqk")));
         let listed = certs.rows.iter().any(|row| row.starts_with("devices "));
+        if listed {
+            self.check_own(&me, &certs.rows)?;
+            // To put its list again would undo what the account's owner has done.
+            if self.transact(|tx| Ok(is_dropped(state(tx)?)))? {
+                let failure = Failure::failed(format!("this device was taken off the account {me}"));
+                return Err(failure
+                    .hint("its history stays here; `dsc login` and `dsc link` in a new --home make another device"));
+            }
+        }
         if pools.is_none() || !listed {
             // The directory has never seen this device, or has lost it: an earlier publishing broke off.
             self.republish()?;
-        } else {
-            self.check_own(&me, &certs.rows)?;
         }
         self.renew()?;
         let pools = pools.unwrap_or((0, 0));
@@ -222,11 +229,17 @@ impl Client<'_> {
             shown.take(me.as_str(), row);
         }
         // The alarm was shown; what is pinned stays in use.
-        let learned = self.learn_shown(me, &shown);
-        if let Err(failure) = learned
-            && failure.exit != crate::error::Exit::IdentityChanged
-        {
-            return Err(failure);
+        if let Err(failure) = self.learn_shown(me, &shown) {
+            if failure.exit != crate::error::Exit::IdentityChanged {
+                return Err(failure);
+            }
+            if self.transact(|tx| is_older(state(tx)?, shown.list.as_deref()))? {
+                // A restored backup of the server, or a device that put its list again. Whoever has the
+                // newest list can put it back; until then nobody can write to this account.
+                let records = self.transact(|tx| directory_records(tx))?;
+                self.publish(&records)?;
+                self.say(&notice("list-restored", None, "the newest device list of this account was put there again"))?;
+            }
         }
         let adopted = self.transact(|tx| {
             let known = state(tx)?;
@@ -314,6 +327,19 @@ pub(super) fn relist(tx: &mut Tx<'_>, account: &SignKey, certs: Vec<Certificate>
     records.extend(gone.map(|old| Record::Forget.to_bytes(old.address().device)));
     records.push(Record::List(list).to_bytes(me.address().device));
     Ok(records)
+}
+
+/// Whether a list of this account's key is older than the one that this device has.
+fn is_older(known: &State, shown: Option<&[u8]>) -> Result<bool, Failure> {
+    let own = known.contacts.get(known.me.user()).and_then(|own| own.list());
+    let shown = shown.and_then(|raw| DeviceList::verify(raw, known.me.user(), known.me.aik()).ok());
+    Ok(own.zip(shown).is_some_and(|(own, shown)| shown.version() < own.version()))
+}
+
+/// Whether the account's newest list has no place for this device.
+fn is_dropped(known: &State) -> bool {
+    let own = known.contacts.get(known.me.user());
+    own.is_some_and(|own| own.list().is_some() && own.device(known.me.address().device).is_none())
 }
 
 fn rotation_due(tx: &Tx<'_>) -> Result<bool, Failure> {

@@ -314,7 +314,11 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
                 Err(lost) => {
                     let failure = Failure::from(lost);
                     let text = Some(format!("{failure}; whether the server has done it is not known"));
-                    (client.show)(&Event::Reply(Reply { code: Some(code_of(&failure).to_owned()), text, ..reply(false) }))?;
+                    (client.show)(&Event::Reply(Reply {
+                        code: Some(code_of(&failure).to_owned()),
+                        text,
+                        ..reply(false)
+                    }))?;
                     return Err(failure);
                 }
             };

@@ -1,5 +1,6 @@
 //! Saying and reading: `send`, `fetch`, `tail`, `search`, `react`, `edit`, `delete`, `resend`.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ use crate::store::{Store, What};
 const EVENTS_AT_ONCE: usize = 256;
 /// How often a live session looks after its keys, in seconds.
 const UPKEEP_EVERY: u64 = 3600;
+/// Addresses of logins that are told apart in one connection.
+const LOGINS_MAX: usize = 1000;
 /// A page of `fetch TARGET`, in messages.
 const PAGE: u32 = 100;
 
@@ -76,9 +79,8 @@ fn unreached(ctx: &mut Context, send: &Send, text: &str, failure: Failure) -> Re
     let waits = (!waits.is_empty()).then(|| {
         format!("for {} it waits in the outbox and goes out with the next command that gets through", waits.join(", "))
     });
-    let lost = (!lost.is_empty()).then(|| {
-        format!("for {} it was not kept: sealing it needs the server", lost.join(", "))
-    });
+    let lost =
+        (!lost.is_empty()).then(|| format!("for {} it was not kept: sealing it needs the server", lost.join(", ")));
     let hint: Vec<String> = waits.into_iter().chain(lost).collect();
     Ok(failure.hint(hint.join("; ")))
 }
@@ -181,7 +183,17 @@ fn follow(ctx: &mut Context, targets: &[Target], away: &mut Option<String>) -> R
     }
     let (out, days) = (ctx.out, ctx.settings.history_days);
     let store = ctx.store()?;
-    let mut show = |event: &Event| if wanted(event, targets) { out.show(event) } else { Ok(()) };
+    // Each command of the account is a login: told of once from each address.
+    let mut logins = BTreeSet::new();
+    let mut show = |event: &Event| match event {
+        Event::Server { kind, words, .. }
+            if kind == "login" && logins.len() < LOGINS_MAX && !logins.insert(words.clone()) =>
+        {
+            Ok(())
+        }
+        event if wanted(event, targets) => out.show(event),
+        _ => Ok(()),
+    };
     let mut client = Client { store, server: &mut connection, show: &mut show };
     client.upkeep()?;
     client.catch_up(Reading::All)?;
