@@ -13,7 +13,7 @@ use downstream::protocol::{Fields, RoomName, SignalLine, Target, Timestamp, Unre
 use super::take::{
     After, LogLine, LogWhat, Taken, Wish, give_up, held_signal, hold, let_go, take_line, take_signal, unreadable,
 };
-use super::{Client, entry_event, now, sealed_room, state, wire_room};
+use super::{Client, entry_event, notice, now, sealed_room, state, wire_room};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Mark};
 use crate::store::{Tx, What};
@@ -60,6 +60,11 @@ impl Client<'_> {
             Ok(after)
         })?;
         self.follow(after)?;
+        if self.transact(|tx| Ok(tx.state().is_none()))? {
+            let text =
+                "this device has no keys: what is sealed cannot be read here; `dsc link` joins it to the account";
+            self.say(&notice("no-keys", None, text))?;
+        }
         self.show_what_others_took()?;
         self.read_rosters()?;
         self.read_signals()?;
@@ -151,6 +156,10 @@ impl Client<'_> {
 
     /// Tells the server how far the account has read. A refusal is no failure of reading.
     pub(crate) fn mark_read(&mut self, target: &Target, id: u64) -> Result<(), Failure> {
+        if self.transact(|tx| Ok(tx.state().is_none()))? {
+            // A device without keys has read next to nothing of it.
+            return Ok(());
+        }
         self.ask(&format!("/ack {target} {id}"))?;
         Ok(())
     }

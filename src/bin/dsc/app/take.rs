@@ -137,7 +137,7 @@ pub(super) fn take_line(
         return Ok(Taken::Done);
     }
     if tx.state().is_none() {
-        after.events.push(unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::NotForThisDevice));
+        // Said once, and not of each message: `catch_up`.
         return Ok(Taken::Done);
     }
     let Ok(sender) = sealed_user(&line.sender) else { return Ok(Taken::Done) };

@@ -1,5 +1,6 @@
 //! Saying and reading: `send`, `fetch`, `tail`, `search`, `react`, `edit`, `delete`, `resend`.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ use crate::store::{Store, What};
 const EVENTS_AT_ONCE: usize = 256;
 /// How often a live session looks after its keys, in seconds.
 const UPKEEP_EVERY: u64 = 3600;
+/// Addresses of logins that are told apart in one connection.
+const LOGINS_MAX: usize = 1000;
 /// A page of `fetch TARGET`, in messages.
 const PAGE: u32 = 100;
 
@@ -180,7 +183,16 @@ fn follow(ctx: &mut Context, targets: &[Target], away: &mut Option<String>) -> R
     }
     let (out, days) = (ctx.out, ctx.settings.history_days);
     let store = ctx.store()?;
-    let mut show = |event: &Event| out.show(event);
+    // Each command of the account is a login: told of once from each address.
+    let mut logins = BTreeSet::new();
+    let mut show = |event: &Event| match event {
+        Event::Server { kind, words, .. }
+            if kind == "login" && logins.len() < LOGINS_MAX && !logins.insert(words.clone()) =>
+        {
+            Ok(())
+        }
+        event => out.show(event),
+    };
     // What was not asked for is not taken in either: it is there for the next command that reads it.
     let reading = if targets.is_empty() { Reading::All } else { Reading::Only(targets) };
     let mut client = Client { store, server: &mut connection, show: &mut show };

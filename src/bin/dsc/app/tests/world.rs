@@ -157,7 +157,7 @@ impl Maps {
                 }
                 Self::ok(rows, &[])
             }
-            ["/rooms"] => {
+            ["/rooms", glob @ ..] => {
                 let row = |(name, r): (&String, &Room)| {
                     format!(
                         "room {name} members={} e2e={} private=no joined={}",
@@ -166,7 +166,8 @@ impl Maps {
                         if r.members.contains(me) { "yes" } else { "no" }
                     )
                 };
-                Self::ok(self.rooms.iter().map(row).collect(), &[("more", "no".into())])
+                let rooms = self.rooms.iter().filter(|(name, _)| glob.iter().all(|glob| glob == name));
+                Self::ok(rooms.map(row).collect(), &[("more", "no".into())])
             }
             ["/create", name, options @ ..] => {
                 let room = Room {
