@@ -276,6 +276,12 @@ impl Chains {
         self.theirs.len()
     }
 
+    /// Whether there are chains of somebody who was removed, to be erased once the room's log was read to
+    /// its end.
+    pub fn awaits_end(&self) -> bool {
+        self.theirs.iter().any(|chain| chain.removed.is_some())
+    }
+
     /// Keys of skipped messages kept, over all chains.
     pub fn skipped_keys(&self) -> usize {
         self.theirs.iter().map(TheirChain::skipped_keys).sum()

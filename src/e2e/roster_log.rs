@@ -287,6 +287,11 @@ impl Roster {
         self.members.iter().find(|m| m.user == *user && m.aik == *aik)
     }
 
+    /// Whether an identity was removed and not added again since: it cannot join by itself.
+    pub fn is_put_out(&self, aik: &[u8; 32]) -> bool {
+        self.put_out.contains(aik)
+    }
+
     /// Whether a second history was seen. It stays so: what to believe is for people to settle.
     pub fn forked(&self) -> bool {
         self.forked

@@ -32,7 +32,7 @@ pub(crate) use self::link::LOOK_EVERY;
 pub(crate) use self::receive::{Reading, account as own_name};
 pub(crate) use self::rooms::Member;
 pub(crate) use self::send::Content;
-pub(crate) use self::shown::entry_event;
+pub(crate) use self::shown::{entry_event, message_of_row};
 
 use downstream::e2e::error::{Error, NoRandom, SealError};
 use downstream::e2e::name::{Address, DeviceId, RoomName as SealedRoom, User};
@@ -44,7 +44,7 @@ use downstream::protocol::{RoomName, UserName};
 
 use crate::error::{Exit, Failure};
 use crate::event::Event;
-use crate::server::{Answer, Refusal, Reply, Server};
+use crate::server::{Answer, Reply, Server};
 use crate::store::{Store, Tx};
 
 /// How often a command that the server refuses for its rate is tried again, and for how many seconds one
@@ -123,11 +123,6 @@ fn wait_for(answer: &Answer, most: u64) -> Option<std::time::Duration> {
     let refusal = answer.reply.as_ref().err()?;
     let seconds: u64 = refusal.key("retry-after")?.parse().ok()?;
     (seconds <= most).then(|| std::time::Duration::from_secs(seconds))
-}
-
-/// Whether the server will never take this, however often it is tried.
-fn is_final(refusal: &Refusal) -> bool {
-    !matches!(refusal.code.as_str(), "rate-limited" | "busy" | "internal")
 }
 
 /// The state of a device that has keys.

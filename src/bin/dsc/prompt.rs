@@ -175,10 +175,17 @@ impl Prompt {
         };
         let mut found = Vec::with_capacity(N);
         for question in questions {
+            let which = if found.is_empty() { "" } else { "new " };
             found.push(match &mut file {
                 None => question.ask(kind)?,
-                Some((name, file)) => first_line(file.as_mut())
-                    .map_err(|why| Failure::failed(format!("cannot read the {} from {name}: {why}", kind.name)))?,
+                Some((name, file)) => first_line(file.as_mut()).map_err(|why| {
+                    let failure = Failure::failed(format!("cannot read the {which}{} from {name}: {why}", kind.name));
+                    if N > 1 {
+                        failure.hint("the first line is the old one, the second line the new one")
+                    } else {
+                        failure
+                    }
+                })?,
             });
         }
         found.try_into().map_err(|_| Failure::failed("not as many answers as questions"))

@@ -13,6 +13,8 @@ use crate::store::{Profile, Status, Store, StoreError, Token};
 
 /// How often a person may mistype the passphrase.
 const PASSPHRASE_TRIES: usize = 3;
+/// Milliseconds, on average, before a login is tried again for which the account had too many sessions.
+const IN_USE_WAITS: [u64; 6] = [100, 200, 400, 800, 1600, 3200];
 /// The file of servers that were met, in the home.
 const KNOWN_SERVERS: &str = "known_servers";
 
@@ -118,13 +120,29 @@ impl Context {
         let token = profile.token.filter(|_| profile.server.as_deref() == Some(server.to_string().as_str()));
         // Whoever has to be asked is asked before the server waits.
         let password = match token {
-            None => Some(self.prompt.password(user.as_str())?),
+            None => Some(self.prompt.password(user.as_str()).map_err(|failure| match failure.exit {
+                Exit::Usage => {
+                    failure.hint("`dsc login` keeps a token, so that nobody is asked; or use --password-file FILE")
+                }
+                _ => failure,
+            })?),
             Some(_) => None,
         };
         let mut connection = self.dial(&server)?;
         let secret = password.as_ref().map(|password| password.0.as_str());
         let secret = secret.or(token.as_ref().map(Token::expose)).unwrap_or_default();
-        match enter(&mut connection, &command(&["/login", user.as_str(), secret]))? {
+        let login = command(&["/login", user.as_str(), secret]);
+        let mut answer = enter(&mut connection, &login)?;
+        // Most sessions of an account are commands that end within the second.
+        for wait in IN_USE_WAITS {
+            if !answer.as_ref().is_err_and(|refusal| refusal.code == "in-use") {
+                break;
+            }
+            let jitter = crate::app::random()? % wait.max(1);
+            std::thread::sleep(std::time::Duration::from_millis(wait / 2 + jitter));
+            answer = connection.ask(&login)?.reply;
+        }
+        match answer {
             Ok(_) => Ok(connection),
             Err(refusal) if token.is_some() && refusal.code == "auth-failed" => {
                 let failure = Failure::new(Exit::Refused, format!("{server} does not take the kept token any more"));
@@ -231,7 +249,9 @@ pub fn command(words: &[&str]) -> Zeroizing<String> {
 fn login_refused(refusal: Refusal) -> Failure {
     let hint = match refusal.code.as_str() {
         "auth-failed" => "is it the right name and password? The server answers the same for an unknown name",
-        "in-use" => "the account has as many sessions as the server allows; end one of them first",
+        "in-use" => {
+            "the account has as many sessions as the server allows: end a `dsc tail` or another program of it, or have the operator raise sessions_per_account"
+        }
         _ => return refusal.into(),
     };
     Failure::from(refusal).hint(hint)

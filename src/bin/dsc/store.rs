@@ -43,9 +43,11 @@ mod tests;
 mod tx;
 mod vault;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use downstream::e2e::keyslot::{Cost, Dek};
+use downstream::protocol::Target;
 use rusqlite::{Connection, TransactionBehavior};
 
 use self::cache::Cache;
@@ -91,6 +93,8 @@ pub struct Store {
     file: (u64, u64),
     /// What was loaded; `None` where it must be loaded anew.
     cache: Option<Cache>,
+    /// How far this process has shown each conversation, if it follows them.
+    shown: Option<BTreeMap<Target, u64>>,
 }
 
 impl Store {
@@ -202,6 +206,23 @@ impl Store {
         }
     }
 
+    /// From now on this process shows every message that comes, also one that another process which shares
+    /// the home takes in first. Until then, and for who shows once, what was taken in was shown there.
+    ///
+    /// # Errors
+    /// As [`Store::transact`].
+    pub fn show_all(&mut self) -> Result<(), StoreError> {
+        if self.shown.is_none() {
+            self.shown = Some(self.transact(|tx| Ok::<_, StoreError>(tx.cursors()))?.into_iter().collect());
+        }
+        Ok(())
+    }
+
+    /// How far this process has shown each conversation, if it shows every message ([`Store::show_all`]).
+    pub fn shown(&mut self) -> &mut Option<BTreeMap<Target, u64>> {
+        &mut self.shown
+    }
+
     /// A home that was restored or replaced under us has another file: it is the one that counts.
     fn follow(&mut self) -> Result<(), StoreError> {
         let path = self.home.join(FILE);
@@ -214,7 +235,7 @@ impl Store {
 
     fn ready(home: &Path, vault: Vault) -> Result<Store, StoreError> {
         let (sql, file) = connect(&home.join(FILE), &vault)?;
-        Ok(Store { home: home.to_owned(), vault, sql, file, cache: None })
+        Ok(Store { home: home.to_owned(), vault, sql, file, cache: None, shown: None })
     }
 }
 

@@ -110,6 +110,31 @@ fn directory_records(tx: &Tx<'_>) -> Result<Vec<Vec<u8>>, Failure> {
     Ok(records)
 }
 
+/// The certificates of all devices that the account lists, and the list.
+pub(super) fn account_records(tx: &Tx<'_>) -> Result<Vec<Vec<u8>>, Failure> {
+    let state = state(tx)?;
+    let own = state.contacts.get(state.me.user());
+    let certs = own.map(|own| own.certs()).unwrap_or_default();
+    let mut records: Vec<Vec<u8>> =
+        certs.iter().map(|cert| Record::Certificate(cert.clone()).to_bytes(cert.address().device)).collect();
+    let list = own.and_then(|own| own.list()).cloned();
+    records.extend(list.map(|list| Record::List(list).to_bytes(state.me.address().device)));
+    Ok(records)
+}
+
+/// Whether the directory shows an earlier list of this account than this device has.
+fn shows_older_list(tx: &Tx<'_>, rows: &[String]) -> Result<bool, Failure> {
+    let state = state(tx)?;
+    let me = state.me.user();
+    let mut shown = super::directory::Shown::default();
+    for row in rows {
+        shown.take(me.as_str(), row);
+    }
+    let ours = state.contacts.get(me).map_or(0, |own| own.list_version());
+    let list = shown.list.and_then(|raw| DeviceList::verify(&raw, me, state.me.aik()).ok());
+    Ok(list.is_some_and(|list| list.version() < ours))
+}
+
 /// Prekeys that are due: new ones, committed, and the records to put.
 fn due(tx: &mut Tx<'_>, pools: (usize, usize)) -> Result<Vec<Vec<u8>>, Failure> {
     let now = now();
@@ -179,11 +204,28 @@ impl Client<'_> {
         let row = status.rows.iter().find(|row| row.split(' ').nth(1) == Some(hex.as_str()));
         let pools = row.map(|row| (count(row, "opk"), count(row, "pqk")));
         let listed = certs.rows.iter().any(|row| row.starts_with("devices "));
+        let mut shown = certs.rows;
+        if listed && self.transact(|tx| shows_older_list(tx, &shown))? {
+            // An earlier publishing broke off, the server was restored from a backup, or a dropped device put
+            // its list again. Whoever heard of the newest seals nothing to this account until it is shown.
+            let records = self.transact(|tx| account_records(tx))?;
+            self.publish(&records)?;
+            self.say(&notice("list-restored", None, "the newest device list of this account was put there again"))?;
+            shown = self.command(&own)?.0;
+            self.announce_devices()?;
+        }
+        if listed {
+            self.check_own(&me, &shown)?;
+            // To put its list again would undo what the account's owner has done.
+            if self.transact(|tx| Ok(is_dropped(state(tx)?)))? {
+                let failure = Failure::failed(format!("this device was taken off the account {me}"));
+                return Err(failure
+                    .hint("its history stays here; `dsc login` and `dsc link` in a new --home make another device"));
+            }
+        }
         if pools.is_none() || !listed {
             // The directory has never seen this device, or has lost it: an earlier publishing broke off.
             self.republish()?;
-        } else {
-            self.check_own(&me, &certs.rows)?;
         }
         self.renew()?;
         let pools = pools.unwrap_or((0, 0));
@@ -222,8 +264,7 @@ impl Client<'_> {
             shown.take(me.as_str(), row);
         }
         // The alarm was shown; what is pinned stays in use.
-        let learned = self.learn_shown(me, &shown);
-        if let Err(failure) = learned
+        if let Err(failure) = self.learn_shown(me, &shown)
             && failure.exit != crate::error::Exit::IdentityChanged
         {
             return Err(failure);
@@ -314,6 +355,12 @@ pub(super) fn relist(tx: &mut Tx<'_>, account: &SignKey, certs: Vec<Certificate>
     records.extend(gone.map(|old| Record::Forget.to_bytes(old.address().device)));
     records.push(Record::List(list).to_bytes(me.address().device));
     Ok(records)
+}
+
+/// Whether the account's newest list has no place for this device.
+fn is_dropped(known: &State) -> bool {
+    let own = known.contacts.get(known.me.user());
+    own.is_some_and(|own| own.list().is_some() && own.device(known.me.address().device).is_none())
 }
 
 fn rotation_due(tx: &Tx<'_>) -> Result<bool, Failure> {

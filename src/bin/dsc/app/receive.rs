@@ -4,7 +4,7 @@
 //! A line is opened once. What it changes is committed together with its text and the cursor of its
 //! conversation, and only then shown; whatever is seen again is answered from the history or passed over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use downstream::e2e::error::Error;
 use downstream::e2e::name::{RoomName as SealedRoom, User};
@@ -13,18 +13,23 @@ use downstream::protocol::{Fields, RoomName, SignalLine, Target, Timestamp, Unre
 use super::take::{
     After, LogLine, LogWhat, Taken, Wish, give_up, held_signal, hold, let_go, take_line, take_signal, unreadable,
 };
-use super::{Client, now, sealed_room, state, wire_room};
+use super::{Client, entry_event, notice, now, sealed_room, state, wire_room};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Mark};
-use crate::store::Tx;
+use crate::store::{Tx, What};
 
 /// Lines opened in one transaction: a page costs one sync of the disk, not a hundred, and other
 /// processes that share the home get their turn in between.
 const BATCH: usize = 100;
 /// Messages asked for at once: the most that the server gives.
 const PAGE: usize = 1000;
+/// Messages that another process took in and that are shown late, at most, of one conversation.
+const TAKEN_MAX: u64 = 1000;
 /// Pages of signals read in one go; a server that always says `more` ends here, not never.
 const SIGNAL_PAGES: usize = 64;
+/// Pages of one log read in one go, which have up to 1 MiB each: what a server makes up without end would
+/// fill the disk before the history is swept.
+const LOG_PAGES: usize = 4096;
 
 /// Which logs are read.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +38,16 @@ pub(crate) enum Reading<'t> {
     All,
     /// These.
     Only(&'t [Target]),
+}
+
+impl Reading<'_> {
+    /// Whether a conversation is read.
+    pub(super) fn covers(self, conversation: &Target) -> bool {
+        match self {
+            Reading::All => true,
+            Reading::Only(targets) => targets.contains(conversation),
+        }
+    }
 }
 
 impl Client<'_> {
@@ -45,6 +60,12 @@ impl Client<'_> {
             Ok(after)
         })?;
         self.follow(after)?;
+        if self.transact(|tx| Ok(tx.state().is_none()))? {
+            let text =
+                "this device has no keys: what is sealed cannot be read here; `dsc link` joins it to the account";
+            self.say(&notice("no-keys", None, text))?;
+        }
+        self.show_what_others_took()?;
         self.read_rosters()?;
         self.read_signals()?;
         self.read_logs(reading)?;
@@ -56,47 +77,78 @@ impl Client<'_> {
         Ok(())
     }
 
+    /// What other processes have taken in of the conversations that this one shows, while it was away.
+    fn show_what_others_took(&mut self) -> Result<(), Failure> {
+        let Some(mut shown) = self.store.shown().take() else { return Ok(()) };
+        let took = self.transact(|tx| {
+            let (me, mut after) = (account(tx)?, After::default());
+            for (target, cursor) in tx.cursors() {
+                show_taken(tx, &me, &mut shown, &target, cursor, &mut after)?;
+            }
+            Ok(after.events)
+        });
+        *self.store.shown() = Some(shown);
+        self.say_all(&took?)
+    }
+
     fn read_logs(&mut self, reading: Reading<'_>) -> Result<(), Failure> {
         let targets = match reading {
-            Reading::Only(targets) => targets.to_vec(),
+            Reading::Only(targets) => targets.iter().map(|target| (target.clone(), false)).collect(),
             Reading::All => {
                 let (rows, _) = self.command("/unread all")?;
-                let mut behind = Vec::new();
-                for row in &rows {
-                    let Ok(unread) = UnreadLine::read(&Fields::parse(row)) else { continue };
-                    let cursor = self.transact(|tx| Ok(tx.cursor(&unread.target).unwrap_or(0)))?;
-                    if unread.count > 0 || unread.last > cursor {
-                        behind.push(unread.target);
+                let unread: Vec<UnreadLine> =
+                    rows.iter().filter_map(|row| UnreadLine::read(&Fields::parse(row)).ok()).collect();
+                self.transact(|tx| {
+                    let mut behind = Vec::new();
+                    for unread in unread {
+                        if unread.count > 0 || unread.last > tx.cursor(&unread.target).unwrap_or(0) {
+                            behind.push((unread.target, unread.count > 0));
+                        }
                     }
-                }
-                behind
+                    // The others have been read to their end, after the rosters were.
+                    for room in rooms(tx) {
+                        let target = Target::Room(room.clone());
+                        if !behind.iter().any(|(behind, _)| *behind == target) {
+                            read_to_end(tx, &room)?;
+                        }
+                    }
+                    Ok(behind)
+                })?
             }
         };
-        targets.iter().try_for_each(|target| self.read_log(target))
+        targets.iter().try_for_each(|(target, is_unread)| self.read_log(target, *is_unread))
     }
 
     /// Reads one log from the cursor to its end.
-    fn read_log(&mut self, target: &Target) -> Result<(), Failure> {
+    /// `is_unread`: the server counts something of it as unread, though this device may have all of it.
+    pub(super) fn read_log(&mut self, target: &Target, is_unread: bool) -> Result<(), Failure> {
         let begun = self.transact(|tx| Ok(tx.cursor(target).unwrap_or(0)))?;
         let mut cursor = begun;
-        loop {
+        let me = self.transact(|tx| account(tx))?;
+        let mut ended = false;
+        for _ in 0..LOG_PAGES {
             let (rows, reply) = self.command(&format!("/fetch {target} after={cursor} limit={PAGE}"))?;
             let lines: Vec<LogLine> = rows
                 .iter()
                 .filter_map(|row| LogLine::read(&Fields::parse(row)))
-                .filter(|line| line.id > cursor)
+                // Of another conversation nothing was asked for, and its numbers are others.
+                .filter(|line| line.id > cursor && line.conversation(&me) == *target)
                 .collect();
-            let Some(last) = lines.iter().map(|line| line.id).max() else { break };
-            self.take_log(&lines)?;
-            cursor = last;
-            if reply.key("more") != Some("yes") {
+            if let Some(last) = lines.iter().map(|line| line.id).max() {
+                self.take_log(&lines)?;
+                cursor = last;
+            }
+            ended = reply.key("more") != Some("yes");
+            if ended || lines.is_empty() {
                 break;
             }
         }
-        if let Target::Room(room) = target {
+        if let Target::Room(room) = target
+            && ended
+        {
             self.transact(|tx| read_to_end(tx, room))?;
         }
-        if cursor > begun {
+        if cursor > 0 && (cursor > begun || is_unread) {
             self.mark_read(target, cursor)?;
         }
         Ok(())
@@ -104,6 +156,10 @@ impl Client<'_> {
 
     /// Tells the server how far the account has read. A refusal is no failure of reading.
     pub(crate) fn mark_read(&mut self, target: &Target, id: u64) -> Result<(), Failure> {
+        if self.transact(|tx| Ok(tx.state().is_none()))? {
+            // A device without keys has read next to nothing of it.
+            return Ok(());
+        }
         self.ask(&format!("/ack {target} {id}"))?;
         Ok(())
     }
@@ -144,11 +200,25 @@ impl Client<'_> {
         let me = self.transact(|tx| account(tx))?;
         let mut rest = lines;
         while !rest.is_empty() {
-            let (done, wish, after) = self.transact(|tx| {
+            let mut shown = self.store.shown().take();
+            let took = self.transact(|tx| {
                 let mut after = After::default();
                 for (i, line) in rest.iter().take(BATCH).enumerate() {
                     let conversation = line.conversation(&me);
                     if line.id <= tx.cursor(&conversation).unwrap_or(0) {
+                        if let Some(shown) = &mut shown {
+                            show_taken(tx, &me, shown, &conversation, line.id, &mut after)?;
+                        }
+                        continue;
+                    }
+                    if let Some(shown) = &mut shown {
+                        // All that lies before this line was taken in by another process.
+                        let before = tx.cursor(&conversation).unwrap_or(0);
+                        show_taken(tx, &me, shown, &conversation, before, &mut after)?;
+                    }
+                    if is_kept(tx, &conversation, line)? {
+                        tx.set_cursor(&conversation, line.id);
+                        mark_shown(&mut shown, &conversation, line.id);
                         continue;
                     }
                     match take_line(tx, &me, line, &conversation, &mut after)? {
@@ -160,9 +230,12 @@ impl Client<'_> {
                         Taken::Hold | Taken::Wants(_) => hold(tx, line, &conversation, &mut after)?,
                     }
                     tx.set_cursor(&conversation, line.id);
+                    mark_shown(&mut shown, &conversation, line.id);
                 }
                 Ok((rest.len().min(BATCH), None, after))
-            })?;
+            });
+            *self.store.shown() = shown;
+            let (done, wish, after) = took?;
             self.follow(after)?;
             rest = rest.get(done..).unwrap_or_default();
             if let Some(wish) = wish {
@@ -173,11 +246,45 @@ impl Client<'_> {
         Ok(())
     }
 
+    /// What was said in a room between the invitation and the joining was sealed for this device too: it is
+    /// shown. What it cannot open was not for it, and is passed over in silence.
+    pub(super) fn take_earlier(&mut self, target: &Target) -> Result<(), Failure> {
+        let (rows, _) = self.command(&format!("/fetch {target} limit={PAGE}"))?;
+        let lines: Vec<LogLine> = rows.iter().filter_map(|row| LogLine::read(&Fields::parse(row))).collect();
+        for lines in lines.chunks(BATCH) {
+            let after = self.transact(|tx| {
+                let (me, mut all) = (account(tx)?, After::default());
+                for line in lines {
+                    if line.id > tx.cursor(target).unwrap_or(0) || tx.entry(target, line.id)?.is_some() {
+                        continue;
+                    }
+                    let mut after = After::default();
+                    take_line(tx, &me, line, target, &mut after)?;
+                    after.events.retain(|event| !matches!(event, Event::Unreadable { .. } | Event::Missing { .. }));
+                    all.events.extend(after.events);
+                    all.lists.extend(after.lists);
+                }
+                Ok(all)
+            })?;
+            self.follow(after)?;
+        }
+        Ok(())
+    }
+
     /// Reads all waiting signals.
     pub(super) fn read_signals(&mut self) -> Result<(), Failure> {
         let mut after = 0;
         for _ in 0..SIGNAL_PAGES {
-            let (rows, reply) = self.command(&format!("/signals after={after}"))?;
+            let answer = match after {
+                0 => self.ask("/signals")?,
+                after => self.ask(&format!("/signals after={after}"))?,
+            };
+            let (rows, reply) = match answer.reply {
+                Ok(reply) => (answer.rows, reply),
+                // A server without pages of signals: the rest comes once these are erased.
+                Err(refusal) if after > 0 && refusal.code == "syntax" => break,
+                Err(refusal) => return Err(refusal.into()),
+            };
             let signals: Vec<SignalLine<'_>> =
                 rows.iter().filter_map(|row| SignalLine::read(&Fields::parse(row)).ok()).collect();
             let Some(last) = signals.iter().map(|signal| signal.id).max() else { break };
@@ -328,12 +435,63 @@ pub(crate) fn account(tx: &Tx<'_>) -> Result<UserName, Failure> {
     tx.profile().user.ok_or_else(super::no_keys)
 }
 
+/// Messages of others, up to `to`, that another process has taken in and this one has not shown: from the
+/// history. What was sent from this device is news to nobody here.
+fn show_taken(
+    tx: &Tx<'_>,
+    me: &UserName,
+    shown: &mut BTreeMap<Target, u64>,
+    conversation: &Target,
+    to: u64,
+    after: &mut After,
+) -> Result<(), Failure> {
+    let from = shown.get(conversation).copied().unwrap_or(0);
+    let device = tx.state().map(|state| state.me.address().device);
+    for id in from.max(to.saturating_sub(TAKEN_MAX)).saturating_add(1)..=to {
+        let Some(entry) = tx.entry(conversation, id)? else { continue };
+        let own = entry.sender == *me
+            && match &entry.what {
+                What::Sealed { device: by, .. } => Some(*by) == device,
+                _ => true,
+            };
+        if !own {
+            after.events.extend(entry_event(tx, me, &entry)?);
+        }
+    }
+    shown.insert(conversation.clone(), from.max(to));
+    Ok(())
+}
+
+fn mark_shown(shown: &mut Option<BTreeMap<Target, u64>>, conversation: &Target, id: u64) {
+    if let Some(shown) = shown {
+        shown.insert(conversation.clone(), id);
+    }
+}
+
+/// Whether a line was opened before, or is one's own: by hand, or with the cursor still behind it.
+fn is_kept(tx: &Tx<'_>, conversation: &Target, line: &LogLine) -> Result<bool, Failure> {
+    let entry = tx.entry(conversation, line.id)?;
+    Ok(entry.is_some_and(|entry| entry.sender == line.sender && !matches!(entry.what, What::Failed { .. })))
+}
+
+/// The rooms of which this device has a roster.
+fn rooms(tx: &Tx<'_>) -> Vec<RoomName> {
+    let rooms = tx.state().map(|state| state.rooms.values()).into_iter().flatten();
+    rooms.filter_map(|room| RoomName::parse(room.roster.name().as_str()).ok()).collect()
+}
+
+/// Whether somebody was removed from a room and may still be heard there until its log was read to its end.
+pub(super) fn awaits_end(tx: &Tx<'_>, room: &SealedRoom) -> bool {
+    let known = tx.state().and_then(|state| state.room_named(room));
+    known.is_some_and(|known| known.chains.awaits_end())
+}
+
 fn read_to_end(tx: &mut Tx<'_>, room: &RoomName) -> Result<(), Failure> {
     let name = sealed_room(room)?;
-    let Some(known) = tx.state().and_then(|state| state.room_named(&name)) else { return Ok(()) };
-    let change = state(tx)?.read_to_end(&known.roster.id());
-    let changed = change.chains.iter().any(|(_, chains)| *chains.to_row() != *known.chains.to_row());
-    if changed {
+    if awaits_end(tx, &name)
+        && let Some(known) = tx.state().and_then(|state| state.room_named(&name))
+    {
+        let change = state(tx)?.read_to_end(&known.roster.id());
         tx.apply(change);
     }
     Ok(())

@@ -12,6 +12,7 @@ use downstream::e2e::roster_log::{Roster, Skip, Verdict};
 use downstream::protocol::{Fields, RoomName, Target, UserName};
 
 use super::directory::{Learned, no_keys_of};
+use super::receive::awaits_end;
 use super::{Client, Os, alarm, cannot_seal, is_sealed_room, no_random, notice, now, sealed_room, sealed_user, state};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Row};
@@ -20,7 +21,7 @@ use crate::store::Tx;
 
 /// How often a roster entry is signed anew because another one took its place.
 const CONFLICTS: usize = 16;
-/// Pages of a roster read in one go.
+/// Pages of a roster, or of the list of rooms, read in one go.
 const PAGES: usize = 256;
 
 /// What is done to a member.
@@ -65,25 +66,35 @@ impl Client<'_> {
         if self.transact(|tx| Ok(tx.state().is_none()))? {
             return Ok(());
         }
-        let (rows, _) = self.command("/rooms")?;
-        for row in &rows {
-            let fields = Fields::parse(row);
-            let Some(room) = fields.word(1).and_then(|name| RoomName::parse(name).ok()) else { continue };
-            if fields.key("joined") != Some("yes") {
-                continue;
+        let mut page = String::new();
+        for _ in 0..PAGES {
+            let (rows, reply) = self.command(&format!("/rooms{page}"))?;
+            let mut last = None;
+            for row in &rows {
+                let fields = Fields::parse(row);
+                let Some(room) = fields.word(1).and_then(|name| RoomName::parse(name).ok()) else { continue };
+                last = Some(room.clone());
+                if fields.key("joined") == Some("yes") {
+                    self.read_roster_of(&room, fields.key("e2e") == Some("yes"))?;
+                }
             }
-            let e2e = fields.key("e2e") == Some("yes");
-            if e2e {
-                self.read_roster(&sealed_room(&room)?)?;
-            } else if self.transact(|tx| is_sealed_room(tx, &room))? {
-                self.say(&alarm(
-                    "downgrade",
-                    room.as_str(),
-                    format!(
-                        "the server calls {room} a plain room; it is end to end, and nothing is said there in clear"
-                    ),
-                ))?;
+            match last {
+                Some(room) if reply.key("more") == Some("yes") => page = format!(" after={room}"),
+                _ => break,
             }
+        }
+        Ok(())
+    }
+
+    /// Reads the roster of a room that the server calls end to end, or says that it is none any more.
+    fn read_roster_of(&mut self, room: &RoomName, e2e: bool) -> Result<(), Failure> {
+        if e2e {
+            return self.read_roster(&sealed_room(room)?);
+        }
+        if self.transact(|tx| is_sealed_room(tx, room))? {
+            let text =
+                format!("the server calls {room} a plain room; it is end to end, and nothing is said there in clear");
+            self.say(&alarm("downgrade", room.as_str(), text))?;
         }
         Ok(())
     }
@@ -93,6 +104,11 @@ impl Client<'_> {
     /// # Errors
     /// [`Failure`] of the network; what the entries say is shown.
     pub(super) fn read_roster(&mut self, room: &SealedRoom) -> Result<(), Failure> {
+        self.is_roster_shown(room).map(drop)
+    }
+
+    /// The same; whether the server shows the roster at all, which it does to whom it has in the room.
+    pub(super) fn is_roster_shown(&mut self, room: &SealedRoom) -> Result<bool, Failure> {
         for _ in 0..PAGES {
             let after =
                 self.transact(|tx| Ok(tx.state().and_then(|s| s.room_named(room)).map_or(0, |r| r.roster.read())))?;
@@ -101,7 +117,7 @@ impl Client<'_> {
                 Ok(reply) => reply,
                 // Not in the room for the server (any more): nothing to read.
                 Err(Refusal { code, .. }) if matches!(code.as_str(), "not-member" | "no-such-room" | "forbidden") => {
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(refusal) => return Err(refusal.into()),
             };
@@ -114,7 +130,7 @@ impl Client<'_> {
                 break;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A log that is shorter than what was read of it has been cut.
@@ -141,6 +157,15 @@ impl Client<'_> {
                 };
                 let begun = tx.state().is_some_and(|state| state.room_named(&room).is_some());
                 match state(tx)?.read_roster(&room, place, &raw, now()) {
+                    // A name stands for the room that was first met under it, also after this device has
+                    // begun anew.
+                    Ok((change, _))
+                        if change.rosters.iter().any(|new| tx.room_pin(&room).is_some_and(|pin| pin != new.id())) =>
+                    {
+                        let text =
+                            format!("the server shows another room under the name {room}: nothing is sent there");
+                        events.push(alarm("room-changed", room.as_str(), text));
+                    }
                     Ok((change, verdict)) => {
                         events.extend(verdict_event(&room, place, begun, &verdict));
                         tx.apply(change);
@@ -167,25 +192,16 @@ impl Client<'_> {
         if news { self.retry_held() } else { Ok(()) }
     }
 
-    /// Reads a room's roster before something is said there.
-    pub(super) fn refresh_room(&mut self, room: &RoomName) -> Result<(), Failure> {
-        self.read_roster(&sealed_room(room)?)
-    }
-
-    /// The server says that a roster has an epoch.
-    pub(super) fn heard_of_epoch(&mut self, room: &RoomName, epoch: u32) -> Result<(), Failure> {
+    /// The server says that a roster has grown. That is its word: nothing is held back for a number that it
+    /// may never show, and whoever sends reads the roster first.
+    pub(super) fn heard_of_roster(&mut self, room: &RoomName, is_read: bool) -> Result<(), Failure> {
         let name = sealed_room(room)?;
-        self.transact(|tx| {
-            let Some(known) = tx.state().and_then(|state| state.room_named(&name)) else { return Ok(()) };
-            if known.roster.read() >= epoch {
-                return Ok(());
-            }
-            let id = known.roster.id();
-            let change = state(tx)?.hold_room(&id, epoch);
-            tx.apply(change);
-            Ok(())
-        })?;
-        self.read_roster(&name)
+        self.read_roster(&name)?;
+        // Whoever was put out by it is heard up to here and no further.
+        if is_read && self.transact(|tx| Ok(awaits_end(tx, &name)))? {
+            self.read_log(&Target::Room(room.clone()), false)?;
+        }
+        Ok(())
     }
 
     /// Makes a room, end to end unless `plain`.
@@ -202,10 +218,9 @@ impl Client<'_> {
             self.command(&format!("/create {room}{private}{topic}"))?;
             return Ok(());
         }
-        let name = sealed_room(room)?;
         if self.transact(|tx| {
             state(tx)?;
-            Ok(is_sealed_room(tx, room)? && tx.state().is_some_and(|state| state.room_named(&name).is_some()))
+            is_sealed_room(tx, room)
         })? {
             return Err(Failure::failed(format!("{room} is known here already")).hint("choose another name"));
         }
@@ -245,15 +260,22 @@ impl Client<'_> {
     /// # Errors
     /// [`Failure`].
     pub(crate) fn join(&mut self, room: &RoomName) -> Result<bool, Failure> {
+        // The server would make a room that is missing, a plain one, of a mistyped name too.
+        if self.command(&format!("/rooms {room}"))?.0.is_empty() {
+            return Err(Failure::new(Exit::Refused, format!("there is no {room} that you may enter")).hint(format!(
+                "`dsc create '{room}'` makes it; into a closed one somebody in it has to `dsc invite '{room}'` you"
+            )));
+        }
         let (_, reply) = self.command(&format!("/join {room}"))?;
         let target = Target::Room(room.clone());
         let last = reply.key("last").and_then(|last| last.parse::<u64>().ok()).unwrap_or(0);
-        self.transact(|tx| {
+        let first = self.transact(|tx| {
             // What was said before is not news.
-            if tx.cursor(&target).is_none() {
+            let first = tx.cursor(&target).is_none();
+            if first {
                 tx.set_cursor(&target, last);
             }
-            Ok(())
+            Ok(first)
         })?;
         let pinned = self.transact(|tx| is_sealed_room(tx, room))?;
         if reply.key("e2e") != Some("yes") {
@@ -269,15 +291,22 @@ impl Client<'_> {
         let standing = self.transact(|tx| {
             let known = state(tx)?;
             let Some(found) = known.room_named(&name) else { return Ok(None) };
-            Ok(Some((found.roster.member(known.me.user(), known.me.aik()).is_some(), found.roster.is_open())))
+            let open = found.roster.is_open() && !found.roster.is_put_out(known.me.aik());
+            Ok(Some((found.roster.member(known.me.user(), known.me.aik()).is_some(), open)))
         })?;
+        if first && last > 0 && matches!(standing, Some((true, _))) {
+            self.read_signals()?;
+            self.take_earlier(&target)?;
+        }
         match standing {
             Some((true, _)) => self.announce_in(&name),
             Some((false, true)) => self.add_entry(&name, Op::Join, None),
             Some((false, false)) => self.say(&notice(
                 "not-in-roster",
                 Some(room.as_str()),
-                format!("the server has let you into {room}, its members have not yet: an admin has to `dsc invite '{room}'` you"),
+                format!(
+                    "the server has let you into {room}, its members have not (again): an admin has to `dsc invite '{room}'` you"
+                ),
             )),
             None => self.say(&notice("no-roster", Some(room.as_str()), format!("{room} has no roster yet: whoever made it has to begin it"))),
         }?;
@@ -302,17 +331,19 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// Does something to a member: in the roster first (of an end-to-end room), then at the server.
+    /// Does something to a member: in the roster first (of an end-to-end room), then at the server. Whether
+    /// it was shown as an entry of the roster.
     pub(crate) fn change_member(
         &mut self,
         room: &RoomName,
         user: &UserName,
         what: Member,
         reason: Option<&str>,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let name = sealed_room(room)?;
         let subject = sealed_user(user)?;
         let sealed = self.transact(|tx| is_sealed_room(tx, room))?;
+        let mut shown = false;
         if sealed {
             self.read_roster(&name)?;
             if what == Member::Invite {
@@ -336,14 +367,18 @@ impl Client<'_> {
             })?;
             if needed {
                 self.add_entry(&name, what.op(), Some(&subject))?;
+                shown = true;
             }
         }
         let reason = reason.map(|reason| format!(" {reason}")).unwrap_or_default();
         let answer = self.ask(&format!("/{} {room} {user}{reason}", what.verb()))?;
         match answer.reply {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(shown),
             // The roster is what counts; who is not there for the server need not be put out.
-            Err(Refusal { code, .. }) if sealed && matches!(what, Member::Kick) && code == "not-member" => Ok(()),
+            Err(Refusal { code, .. }) if sealed && matches!(what, Member::Kick) && code == "not-member" => Ok(shown),
+            Err(refusal) if what == Member::Invite && refusal.code == "banned" => {
+                Err(Failure::from(refusal).hint(format!("`dsc unban '{room}' {user}`, and then invite them again")))
+            }
             Err(refusal) => Err(refusal.into()),
         }
     }

@@ -13,7 +13,7 @@ use downstream::e2e::state::{Change, State};
 use downstream::protocol::{PostKey, RoomName, Target, UserName};
 
 use super::deliver::Delivered;
-use super::directory::{Learned, no_keys_of};
+use super::directory::{Learned, current_devices, no_keys_of};
 use super::{
     Client, Os, alarm, cannot_seal, is_sealed_room, list, no_random, notice, now, sealed_room, sealed_user, state,
     wire_user,
@@ -64,6 +64,8 @@ pub(crate) struct SealedLines {
     pub(crate) signals: Vec<(UserName, String)>,
     /// The message's body.
     pub(crate) body: String,
+    /// Its own id.
+    pub(super) msg_id: MsgId,
 }
 
 /// What the directory could not give, so far.
@@ -96,18 +98,30 @@ impl Client<'_> {
     /// # Errors
     /// As [`Client::send`].
     pub(crate) fn send_once(&mut self, target: &Target, content: Content, key: &PostKey) -> Result<Delivered, Failure> {
-        let id = match target {
-            Target::User(user) => self.queue_direct(user, content.into(), Some(key))?.1,
+        let (lines, id) = match target {
+            Target::User(user) => self.queue_direct(user, content.into(), Some(key))?,
             Target::Room(room) => {
                 match self.require_e2e(room) {
                     // Sealed for those who are known now; again, if it turns out that they are others.
                     Err(failure) if failure.exit == Exit::Network => {}
                     other => other?,
                 }
-                self.queue_room(room, content.into(), Some(key))?.1
+                self.queue_room(room, content.into(), Some(key), false)?
             }
         };
-        self.deliver(id)
+        self.deliver(id, target, Some(lines.msg_id))
+    }
+
+    /// Seals for whom this device can seal without a server, and leaves it in the outbox.
+    ///
+    /// # Errors
+    /// [`Failure`]; nothing waits then.
+    pub(crate) fn leave_in_outbox(&mut self, target: &Target, content: Content) -> Result<(), Failure> {
+        let key = post_key()?;
+        match target {
+            Target::User(user) => self.queue_direct(user, content.into(), Some(&key)).map(drop),
+            Target::Room(room) => self.queue_room(room, content.into(), Some(&key), false).map(drop),
+        }
     }
 
     /// Sends clear text, which the server can read.
@@ -128,7 +142,7 @@ impl Client<'_> {
             let line = Line::Post { target: target.clone(), key, body: text.to_owned() };
             Ok(tx.queue(Outgoing { line, room: None, epoch: 0, inner: None, made_ms: now().ms(), tries: 0 })?)
         })?;
-        self.deliver(id)
+        self.deliver(id, target, None)
     }
 
     /// Seals for a person, for the filters: committed, and then only printed.
@@ -136,12 +150,13 @@ impl Client<'_> {
         Ok(self.queue_direct(to, content.into(), None)?.0)
     }
 
-    /// Seals for a room, for the filters.
-    pub(crate) fn seal_room(&mut self, room: &RoomName, content: Content) -> Result<SealedLines, Failure> {
-        Ok(self.queue_room(room, content.into(), None)?.0)
+    /// Seals for a room, for the filters. `alone` refuses, before anything is spent, a message that signals
+    /// have to go before.
+    pub(crate) fn seal_room(&mut self, room: &RoomName, content: Content, alone: bool) -> Result<SealedLines, Failure> {
+        Ok(self.queue_room(room, content.into(), None, alone)?.0)
     }
 
-    fn queue_direct(
+    pub(super) fn queue_direct(
         &mut self,
         to: &UserName,
         body: Body,
@@ -158,7 +173,7 @@ impl Client<'_> {
             };
             use_bundles(tx, &sealed.change)?;
             tx.apply(sealed.change);
-            let lines = SealedLines { signals: Vec::new(), body: sealed.body };
+            let lines = SealedLines { signals: Vec::new(), body: sealed.body, msg_id: sealed.inner.msg_id };
             let posted = key.map_or_else(post_key, |key| Ok(key.clone()))?;
             let item = Outgoing {
                 line: Line::Post { target: target.clone(), key: posted, body: lines.body.clone() },
@@ -180,6 +195,7 @@ impl Client<'_> {
         room: &RoomName,
         body: Body,
         key: Option<&PostKey>,
+        alone: bool,
     ) -> Result<(SealedLines, u64), Failure> {
         let name = sealed_room(room)?;
         let target = Target::Room(room.clone());
@@ -194,6 +210,10 @@ impl Client<'_> {
                 Step::Lists(users) => return Ok(Step::Lists(users)),
                 Step::Bundles(devices) => return Ok(Step::Bundles(devices)),
             };
+            if alone && !sealed.signals.is_empty() {
+                return Err(Failure::usage("room keys have to be sent first, so --raw is not enough")
+                    .hint("use it without --raw"));
+            }
             let epoch = state(tx)?.rooms.get(&id).map_or(0, |room| room.roster.head().0);
             use_bundles(tx, &sealed.message.change)?;
             tx.apply(sealed.message.change);
@@ -201,7 +221,7 @@ impl Client<'_> {
             for (user, body) in sealed.signals {
                 signals.push((wire_user(&user)?, body));
             }
-            let lines = SealedLines { signals, body: sealed.message.body };
+            let lines = SealedLines { signals, body: sealed.message.body, msg_id: sealed.message.inner.msg_id };
             if key.is_some() {
                 queue_signals(tx, &lines.signals)?;
             }
@@ -246,7 +266,8 @@ impl Client<'_> {
             tx.sent(item)?;
             queue_signals(tx, &signals)?;
             let line = Line::Post { target: target.clone(), key: key.clone(), body: sealed.message.body };
-            Ok(Step::Done(tx.queue(Outgoing { line, epoch, inner: Some(sealed.message.raw), ..old.clone() })?))
+            let (inner, tries) = (Some(sealed.message.raw), old.tries.saturating_add(1));
+            Ok(Step::Done(tx.queue(Outgoing { line, epoch, inner, tries, ..old.clone() })?))
         })?;
         self.say_left_out(&lacking)?;
         Ok(queued)
@@ -257,6 +278,10 @@ impl Client<'_> {
         let allowed = self.transact(|tx| {
             let known = state(tx)?;
             let Some(conversation) = known.direct(&to.user) else { return Ok(None) };
+            // The device is what the envelope says: only one that could be answered is worth a row.
+            if !is_current(known, to) {
+                return Ok(None);
+            }
             let peer = known.peers.get(to).cloned().unwrap_or_default();
             let Some(next) = peer.reset_after(error, mark, now()) else { return Ok(None) };
             tx.apply(Change { peers: vec![(to.clone(), Some(next))], ..Change::default() });
@@ -372,7 +397,7 @@ impl Client<'_> {
                 Step::Done(done) => return Ok((done, lacking.bundles)),
                 Step::Lists(users) => self.fetch_lists(&users, room, &mut lacking)?,
                 Step::Bundles(devices) => {
-                    let missing = self.fetch_bundles(&devices)?;
+                    let missing = self.fetch_bundles(&devices, room.is_some())?;
                     if missing.iter().all(|device| lacking.bundles.contains(device)) && !missing.is_empty() {
                         return Err(cannot_seal(SealError::NeedBundles(missing)));
                     }
@@ -406,13 +431,19 @@ impl Client<'_> {
 
     /// That a room is end to end and its roster is read.
     fn require_e2e(&mut self, room: &RoomName) -> Result<(), Failure> {
-        self.refresh_room(room)?;
         let name = sealed_room(room)?;
+        let shown = self.is_roster_shown(&name)?;
         self.transact(|tx| room_id(tx, &name).map(drop)).map_err(|failure| match failure.exit {
             Exit::NoSession => Failure::usage(format!("{room} is no end-to-end room that this device is in"))
                 .hint(format!("`dsc join '{room}'` enters it; in a plain room, `--plain` sends clear text, which the server can read")),
             _ => failure,
-        })
+        })?;
+        if !shown {
+            // Sealed and then refused, it would be missing for those who are there.
+            let failure = Failure::new(Exit::Refused, format!("for the server you are not in {room} (any more)"));
+            return Err(failure.hint(format!("`dsc join '{room}'` enters it, if it is open or you were invited")));
+        }
+        Ok(())
     }
 }
 
@@ -482,6 +513,11 @@ fn queue_signals(tx: &mut Tx<'_>, signals: &[(UserName, String)]) -> Result<(), 
         tx.queue(Outgoing { line, room: None, epoch: 0, inner: None, made_ms: now().ms(), tries: 0 })?;
     }
     Ok(())
+}
+
+/// Whether a device is listed by its account, in its time.
+pub(super) fn is_current(known: &State, device: &Address) -> bool {
+    current_devices(known, &device.user).contains(&device.device)
 }
 
 fn room_id(tx: &Tx<'_>, name: &SealedRoom) -> Result<RoomId, Failure> {

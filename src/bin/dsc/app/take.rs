@@ -23,10 +23,10 @@ use crate::store::{Entry, Held, Tx, What};
 /// Accounts that are known at most: whoever can make accounts could otherwise fill this device with first
 /// contacts. Far above the people of a server that somebody hosts for themselves.
 const CONTACTS_MAX: usize = 20_000;
-/// Seconds between two requests for a chain to the same device, as often as one answers.
-const ASK_CHAIN_EVERY: u64 = 3600;
-/// The name of every file in an end-to-end room.
+/// The name under which the server has files that it cannot read.
 const SEALED_FILE: &str = "sealed";
+/// Seconds between two requests to one device for its chain in one room.
+const ASK_CHAIN_EVERY: u64 = 3600;
 
 /// A line of a log.
 #[derive(Debug, Clone)]
@@ -99,15 +99,6 @@ pub(super) enum Taken {
     Wants(Wish),
 }
 
-/// Whether nothing in clear is said in a conversation: whatever the server shows there as such, it has put
-/// there itself.
-pub(super) fn in_sealed_room(tx: &Tx<'_>, conversation: &Target) -> Result<bool, Failure> {
-    match conversation {
-        Target::Room(room) => is_sealed_room(tx, room),
-        Target::User(_) => Ok(false),
-    }
-}
-
 /// Opens one line of a log; what it changes is staged.
 pub(super) fn take_line(
     tx: &mut Tx<'_>,
@@ -116,14 +107,13 @@ pub(super) fn take_line(
     conversation: &Target,
     after: &mut After,
 ) -> Result<Taken, Failure> {
-    let e2e_room = in_sealed_room(tx, conversation)?;
+    let e2e_room = is_in_sealed_room(tx, conversation)?;
     let body = match &line.what {
         LogWhat::Body(body) => body,
-        LogWhat::File { name, .. } if e2e_room => {
-            // A sealed file is what its message says of it; one in clear nobody here has sent.
-            if name != SEALED_FILE {
-                give_up(tx, line, conversation, Error::Plain, after)?;
-            }
+        // What was sealed is announced by a message that says what it is.
+        LogWhat::File { name, .. } if e2e_room && name == SEALED_FILE => return Ok(Taken::Done),
+        LogWhat::File { .. } if e2e_room => {
+            after.events.push(unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain));
             return Ok(Taken::Done);
         }
         LogWhat::File { size, sha256, name } => {
@@ -147,7 +137,7 @@ pub(super) fn take_line(
         return Ok(Taken::Done);
     }
     if tx.state().is_none() {
-        after.events.push(unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::NotForThisDevice));
+        // Said once, and not of each message: `catch_up`.
         return Ok(Taken::Done);
     }
     let Ok(sender) = sealed_user(&line.sender) else { return Ok(Taken::Done) };
@@ -205,6 +195,14 @@ pub(super) fn take_line(
         });
     }
     Ok(Taken::Done)
+}
+
+/// Whether a conversation is a room in which nothing is said in clear.
+fn is_in_sealed_room(tx: &Tx<'_>, conversation: &Target) -> Result<bool, Failure> {
+    match conversation {
+        Target::Room(room) => is_sealed_room(tx, room),
+        Target::User(_) => Ok(false),
+    }
 }
 
 /// Whether the sender would be one account more than are kept.
@@ -396,28 +394,31 @@ pub(super) fn take_signal(
         return Ok(passed.map(|()| Taken::Done));
     }
     let line = Line { via: Via::Signal, sender: &sender, target: SealedTarget::User(&me), body: signal.body };
-    if is_one_too_many(known, &sender) {
+    let marked = known.mark_of(&line);
+    if marked.is_some() && is_one_too_many(known, &sender) {
         return Ok(Some(Taken::Done));
     }
-    let marked = known.mark_of(&line);
     if let Some((from, mark)) = &marked {
         tx.seen(from, *mark)?;
     }
     let opened = match state(tx)?.open(&line, now(), &mut Os) {
         Ok(opened) => opened,
-        Err(Error::NotForThisDevice) => return Ok(None),
-        Err(Error::Own | Error::Replay) => return Ok(Some(Taken::Done)),
+        // One's own signal waits for another device of the account: that one erases it.
+        Err(Error::NotForThisDevice | Error::Own) => return Ok(None),
+        Err(Error::Replay) => return Ok(Some(Taken::Done)),
         Err(Error::Random) => return Err(super::no_random()),
         Err(Error::UnlistedDevice) => return Ok(Some(Taken::Wants(Wish::List(sender)))),
         Err(Error::NeedRoster) => {
             // While the roster is behind what others know, nothing is sent there.
             let heard = state(tx)?.epoch_of_link(&line, now(), &mut Os);
-            let Some((room, epoch)) = heard else { return Ok(Some(Taken::Hold)) };
+            let Some((room, epoch, member)) = heard else { return Ok(Some(Taken::Hold)) };
             let Some(name) = state(tx)?.rooms.get(&room).map(|room| room.roster.name().clone()) else {
                 return Ok(Some(Taken::Hold));
             };
-            let change = state(tx)?.hold_room(&room, epoch);
-            tx.apply(change);
+            if member {
+                let change = state(tx)?.hold_room(&room, epoch);
+                tx.apply(change);
+            }
             return Ok(Some(Taken::Wants(Wish::Roster(name))));
         }
         Err(error) => {
@@ -536,30 +537,33 @@ pub(crate) fn meaning(error: Error) -> &'static str {
     }
 }
 
-/// What is shown of a line that the history does not hold: clear text as it is, but none where all is
-/// sealed; an envelope that was read and is not kept any more (or never was for this device) as a word.
-pub(super) fn unkept(me: &UserName, line: &LogLine, conversation: &Target, e2e_room: bool) -> Option<Event> {
-    match &line.what {
-        LogWhat::File { name, .. } if e2e_room => {
-            let clear = name != SEALED_FILE;
-            clear.then(|| unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain))
-        }
-        LogWhat::Body(body) if e2e_room && !body.starts_with(armour::BODY_PREFIX) => {
-            Some(unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain))
-        }
+/// What is shown of a line that the history does not hold: clear text as it is, an envelope that was read
+/// and is not kept any more (or never was for this device) as a word.
+pub(super) fn unkept(
+    tx: &Tx<'_>,
+    me: &UserName,
+    line: &LogLine,
+    conversation: &Target,
+) -> Result<Option<Event>, Failure> {
+    let e2e_room = is_in_sealed_room(tx, conversation)?;
+    let refused = || unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain);
+    let content = match &line.what {
+        LogWhat::File { name, .. } if e2e_room && name == SEALED_FILE => return Ok(None),
+        LogWhat::File { .. } if e2e_room => return Ok(Some(refused())),
         LogWhat::File { size, sha256, name } => {
-            let content = Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() };
-            Some(Event::Message(plain_message(me, line, conversation, content)))
+            Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() }
         }
-        LogWhat::Body(body) if body.starts_with(armour::BODY_PREFIX) => Some(Event::Unreadable {
-            target: conversation.to_string(),
-            sender: line.sender.to_string(),
-            id: Some(line.id),
-            code: "not-kept".to_owned(),
-            text: "read before and not kept, or sealed for another device".to_owned(),
-        }),
-        LogWhat::Body(body) => {
-            Some(Event::Message(plain_message(me, line, conversation, Content::Text { text: body.clone() })))
+        LogWhat::Body(body) if body.starts_with(armour::BODY_PREFIX) => {
+            return Ok(Some(Event::Unreadable {
+                target: conversation.to_string(),
+                sender: line.sender.to_string(),
+                id: Some(line.id),
+                code: "not-kept".to_owned(),
+                text: "read before and not kept, or not sealed for this device".to_owned(),
+            }));
         }
-    }
+        LogWhat::Body(_) if e2e_room => return Ok(Some(refused())),
+        LogWhat::Body(body) => Content::Text { text: body.clone() },
+    };
+    Ok(Some(Event::Message(plain_message(me, line, conversation, content))))
 }

@@ -130,7 +130,7 @@ Examples:
     },
     /// Add somebody to a room
     Invite(RoomUser),
-    /// Remove somebody from a room; they may come back if it is open
+    /// Remove somebody from a room; an admin may invite them again
     Kick(Removal),
     /// Remove somebody from a room and keep them out
     Ban(Removal),

@@ -1,6 +1,7 @@
 //! `dsc pipe`: a line session for programs. Lines of the protocol in (or, with `--json`, objects), lines
 //! of the protocol out (or objects); what is sealed is opened on the way, what is said is sealed.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use downstream::protocol::{Fields, Label, LineFault, LineSplitter, MessageLine, PostKey, Target, UserName};
 
 use super::talk::check_text;
-use crate::app::{self, Client, Content, Delivered, Reading, entry_event};
+use crate::app::{self, Client, Content, Delivered, Reading, message_of_row};
 use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Reply};
@@ -109,6 +110,8 @@ impl Out {
 struct Input {
     file: File,
     lines: LineSplitter,
+    /// Read and not done yet: what a lost connection leaves is done in the next.
+    pending: VecDeque<Result<String, String>>,
     ended: bool,
 }
 
@@ -116,26 +119,34 @@ impl Input {
     fn open() -> Result<Input, Failure> {
         let fd =
             rustix::io::dup(std::io::stdin()).map_err(|error| Failure::failed(format!("standard input: {error}")))?;
-        Ok(Input { file: File::from(fd), lines: LineSplitter::new(downstream::protocol::MAX_LINE), ended: false })
+        Ok(Input {
+            file: File::from(fd),
+            lines: LineSplitter::new(downstream::protocol::MAX_LINE),
+            pending: VecDeque::new(),
+            ended: false,
+        })
     }
 
-    /// Reads once; the whole lines of it.
-    fn read(&mut self) -> Result<Vec<Result<String, String>>, Failure> {
+    /// Reads once, and keeps the whole lines of it.
+    fn read(&mut self) -> Result<(), Failure> {
         let mut bytes = vec![0; INPUT_CHUNK];
         let read = match self.file.read(&mut bytes) {
             Ok(read) => read,
             Err(error) if matches!(error.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock) => {
-                return Ok(Vec::new());
+                return Ok(());
             }
             Err(error) => return Err(Failure::failed(format!("standard input: {error}"))),
         };
+        if read == 0 && !self.ended && self.lines.is_inside_line() {
+            // Of a program that died in the middle of it: half a message is not sent.
+            self.pending.push_back(Err("the input ended within this line: it was not done".to_owned()));
+        }
         self.ended = read == 0;
         self.lines.fill(bytes.get(..read).unwrap_or_default());
-        let mut lines = Vec::new();
         while let Some(line) = self.lines.next_line() {
-            lines.push(line.map(str::to_owned).map_err(|fault| unreadable(fault).to_owned()));
+            self.pending.push_back(line.map(str::to_owned).map_err(|fault| unreadable(fault).to_owned()));
         }
-        Ok(lines)
+        Ok(())
     }
 }
 
@@ -150,12 +161,13 @@ fn unreadable(fault: LineFault) -> &'static str {
 pub(crate) fn pipe(ctx: &mut Context) -> Result<(), Failure> {
     let mut input = Input::open()?;
     let mut backoff = Backoff::new();
+    ctx.store()?.show_all()?;
     loop {
         let begun = Instant::now();
         match session(ctx, &mut input) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            Err(failure) if failure.exit == Exit::Network => {
+            Err(failure) if failure.is_passing() => {
                 let me = own(ctx)?;
                 let json = ctx.out.is_json();
                 let notice = Event::Notice {
@@ -198,12 +210,13 @@ fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
     }
     let mut upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
     loop {
-        let (events, asked) = wait(&mut connection, input, upkeep)?;
+        let events =
+            if input.pending.is_empty() && !input.ended { wait(&mut connection, input, upkeep)? } else { Vec::new() };
         let mut client = Client { store, server: &mut connection, show: &mut show };
-        if client.live(&events)?.is_some() {
+        if client.live(&events, Reading::All)?.is_some() {
             return Ok(false);
         }
-        for line in asked {
+        while let Some(line) = input.pending.pop_front() {
             let asked = match line {
                 Ok(line) if line.trim().is_empty() => continue,
                 Ok(line) => read_line(&line, json),
@@ -229,24 +242,21 @@ fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
     }
 }
 
-type Lines = Vec<Result<String, String>>;
-
-/// What comes next: events, or lines of the program.
-fn wait(connection: &mut Connection, input: &mut Input, upkeep: Instant) -> Result<(Vec<String>, Lines), Failure> {
+/// Waits for what comes next: events, or lines of the program, which wait in `input` then.
+fn wait(connection: &mut Connection, input: &mut Input, upkeep: Instant) -> Result<Vec<String>, Failure> {
     let (mut events, mut deadline) = (Vec::new(), upkeep);
     while events.len() < EVENTS_AT_ONCE {
-        let wake = connection.next_event(Some(input.file.as_fd()), Some(deadline))?;
-        match wake {
+        match connection.next_event(Some(input.file.as_fd()), Some(deadline))? {
             Wake::Event(line) => events.push(line),
             Wake::Input => {
-                let lines = input.read()?;
-                return Ok((events, lines));
+                input.read()?;
+                break;
             }
             Wake::Deadline => break,
         }
         deadline = Instant::now();
     }
-    Ok((events, Vec::new()))
+    Ok(events)
 }
 
 /// Does what one line asks for, and answers it.
@@ -267,8 +277,11 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
             (client.show)(&Event::Reply(Reply { code: Some("syntax".to_owned()), text: Some(why), ..reply(false) }))
         }
         What::Send { to, text, plain, key } => {
+            let mut lost: Option<Failure> = None;
             for target in &to {
                 let sent = match &key {
+                    // Each target has its answer, also when the connection is gone before its turn.
+                    _ if lost.is_some() => Err(Failure::new(Exit::Network, "the connection is lost: not sent")),
                     _ if plain => client.send_plain(target, &text),
                     Some(key) => client.send_once(target, Content::Text(text.clone()), key),
                     None => client.send(target, Content::Text(text.clone())),
@@ -276,11 +289,13 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
                 let answer = match sent {
                     Ok(delivered) => Reply { keys: keys_of(&delivered), ..reply(true) },
                     Err(failure) => {
-                        let lost = failure.exit == Exit::Network;
+                        let unsealed = failure.exit == Exit::Network && lost.is_none();
+                        // The hint says that it waits in the outbox, where it does: a connection that is lost
+                        // before anything was sealed leaves nothing there.
                         let text = match &failure.hint {
-                            Some(hint) if !lost => format!("{failure}; {hint}"),
-                            _ if lost => format!("{failure}; it waits in the outbox and goes out after reconnecting"),
-                            _ => failure.to_string(),
+                            Some(hint) => format!("{failure}; {hint}"),
+                            None if unsealed => format!("{failure}; it was not sealed yet: say it again"),
+                            None => failure.to_string(),
                         };
                         let keys = vec![("to".to_owned(), target.to_string())];
                         (client.show)(&Event::Reply(Reply {
@@ -289,18 +304,27 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
                             text: Some(text),
                             ..reply(false)
                         }))?;
-                        if lost {
-                            return Err(failure);
+                        if failure.exit == Exit::Network {
+                            lost.get_or_insert(failure);
                         }
                         continue;
                     }
                 };
                 (client.show)(&Event::Reply(answer))?;
             }
-            Ok(())
+            lost.map_or(Ok(()), Err)
         }
         What::Command(line) => {
-            let answer = client.server.ask(&line)?;
+            let answer = match client.server.ask(&line) {
+                Ok(answer) => answer,
+                Err(lost) => {
+                    let failure = Failure::from(lost);
+                    let (code, text) =
+                        (code_of(&failure).to_owned(), format!("{failure}; whether it was done is not known"));
+                    (client.show)(&Event::Reply(Reply { code: Some(code), text: Some(text), ..reply(false) }))?;
+                    return Err(failure);
+                }
+            };
             let rows = open_rows(client, &answer)?;
             let answer = match answer.reply {
                 Ok(ok) => Reply { keys: ok.keys, text: ok.text, rows, ..reply(true) },
@@ -340,7 +364,8 @@ fn code_of(failure: &Failure) -> &'static str {
     }
 }
 
-/// The rows of an answer, with the text of envelopes that this device has opened.
+/// The rows of an answer, with the text of envelopes that this device has opened. Of a message's row only
+/// what dsc knows is passed on: whether it was sealed, and by which device, is not the server's to say.
 fn open_rows(client: &mut Client<'_>, answer: &Answer) -> Result<Vec<String>, Failure> {
     if !answer.rows.iter().any(|row| row.starts_with("msg ")) {
         return Ok(answer.rows.clone());
@@ -349,16 +374,13 @@ fn open_rows(client: &mut Client<'_>, answer: &Answer) -> Result<Vec<String>, Fa
         let me = app::own_name(tx)?;
         let mut rows = Vec::with_capacity(answer.rows.len());
         for row in &answer.rows {
-            let known = match MessageLine::read(&Fields::parse(row)) {
-                Ok(line) => tx.entry(&line.conversation(&me), line.id)?,
-                Err(_) => None,
-            };
-            let event = match &known {
-                Some(entry) => entry_event(tx, &me, entry)?,
-                None => None,
-            };
-            rows.push(match event {
-                Some(Event::Message(message)) => message_line(&message, me.as_str()),
+            let fields = Fields::parse(row);
+            rows.push(match (fields.word(0), MessageLine::read(&fields)) {
+                (Some("msg"), Ok(line)) => match message_of_row(tx, &me, &fields)? {
+                    Some(message) => message_line(&message, me.as_str()),
+                    None => format!("msg {} {} {} {} :{}", line.id, line.time, line.target, line.sender, line.body),
+                },
+                (Some("msg"), Err(_)) => format!("unreadable :{row}"),
                 _ => row.clone(),
             });
         }

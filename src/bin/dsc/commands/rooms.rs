@@ -49,7 +49,8 @@ pub(crate) fn create(ctx: &mut Context, create: &Create) -> Result<(), Failure> 
     online(ctx, |client| {
         client.create(room, create.open, create.plain, create.topic.as_deref())?;
         let kind = if create.plain { "a plain room: the server can read it" } else { "end to end encrypted" };
-        (client.show)(&done(room, format!("{room} is made, {kind}")))
+        let whose = if create.open { "open to everybody here" } else { "closed: `dsc invite` lets people in" };
+        (client.show)(&done(room, format!("{room} is made, {kind}; {whose}")))
     })
 }
 
@@ -85,7 +86,18 @@ pub(crate) fn change_member(
     what: Member,
     reason: &[String],
 ) -> Result<(), Failure> {
-    online(ctx, |client| client.change_member(room, user, what, reason_of(reason).as_deref()))
+    online(ctx, |client| {
+        let shown = client.change_member(room, user, what, reason_of(reason).as_deref())?;
+        let text = match what {
+            Member::Invite => format!("{user} may enter now: `dsc join '{room}'`"),
+            _ if shown => return Ok(()),
+            Member::Kick => format!("{user} is not in {room}"),
+            Member::Ban => format!("{user} is banned from {room}"),
+            Member::Op => format!("{user} is an operator of {room}"),
+            Member::Deop => format!("{user} is no operator of {room}"),
+        };
+        (client.show)(&done(room, text))
+    })
 }
 
 fn reason_of(words: &[String]) -> Option<String> {

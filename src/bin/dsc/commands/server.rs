@@ -60,7 +60,11 @@ pub fn who(ctx: &mut Context, target: &Target) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure`].
 pub fn away(ctx: &mut Context, words: &[String]) -> Result<(), Failure> {
-    simple(ctx, &with_body("/away", joined(words)), "you are away")
+    simple(
+        ctx,
+        &with_body("/away", joined(words)),
+        "you are away, as long as this account has a session, such as that of `dsc tail`",
+    )
 }
 
 /// `dsc back`

@@ -1,5 +1,6 @@
 //! Saying and reading: `send`, `fetch`, `tail`, `search`, `react`, `edit`, `delete`, `resend`.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use downstream::e2e::inner::{ChangeKind, TEXT_MAX};
 use downstream::e2e::name::{DeviceId, MsgId, User};
 use downstream::protocol::Target;
 
-use super::online;
+use super::{offline, online};
 use crate::app::{self, Client, Content, Reading, entry_event};
 use crate::cli::{Fetch, MessageArg, MessageRef, Search, Send};
 use crate::context::Context;
@@ -21,6 +22,8 @@ use crate::store::{Store, What};
 const EVENTS_AT_ONCE: usize = 256;
 /// How often a live session looks after its keys, in seconds.
 const UPKEEP_EVERY: u64 = 3600;
+/// Addresses of logins that are told apart in one connection.
+const LOGINS_MAX: usize = 1000;
 /// A page of `fetch TARGET`, in messages.
 const PAGE: u32 = 100;
 
@@ -28,7 +31,9 @@ const PAGE: u32 = 100;
 pub(crate) fn send(ctx: &mut Context, send: &Send) -> Result<(), Failure> {
     let text = if send.text.is_empty() { from_input()? } else { send.text.join(" ") };
     check_text(&text)?;
-    online(ctx, |client| {
+    let mut begun = false;
+    let sent = online(ctx, |client| {
+        begun = true;
         let mut failed: Option<Failure> = None;
         for target in send.targets.0.iter() {
             let sent = if send.plain {
@@ -47,7 +52,37 @@ pub(crate) fn send(ctx: &mut Context, send: &Send) -> Result<(), Failure> {
             }
         }
         failed.map_or(Ok(()), Err)
-    })
+    });
+    match sent {
+        Err(failure) if failure.exit == Exit::Network && !begun => Err(unreached(ctx, send, &text, failure)?),
+        sent => sent,
+    }
+}
+
+/// The server cannot be reached: what can be sealed without it waits in the outbox. The failure to end with,
+/// which says what became of the text.
+fn unreached(ctx: &mut Context, send: &Send, text: &str, failure: Failure) -> Result<Failure, Failure> {
+    let targets = send.targets.0.iter();
+    if send.plain || ctx.profile()?.user.is_none() {
+        return Ok(failure.hint("nothing was sent or kept"));
+    }
+    let (mut waits, mut lost) = (Vec::new(), Vec::new());
+    offline(ctx, |client| {
+        for target in targets {
+            match client.leave_in_outbox(target, Content::Text(text.to_owned())) {
+                Ok(()) => waits.push(target.to_string()),
+                Err(_) => lost.push(target.to_string()),
+            }
+        }
+        Ok(())
+    })?;
+    let waits = (!waits.is_empty()).then(|| {
+        format!("for {} it waits in the outbox and goes out with the next command that gets through", waits.join(", "))
+    });
+    let lost =
+        (!lost.is_empty()).then(|| format!("for {} it was not kept: sealing it needs the server", lost.join(", ")));
+    let hint: Vec<String> = waits.into_iter().chain(lost).collect();
+    Ok(failure.hint(hint.join("; ")))
 }
 
 fn failed_event(target: &Target, failure: &Failure) -> Event {
@@ -116,11 +151,19 @@ pub(crate) fn fetch(ctx: &mut Context, fetch: &Fetch) -> Result<(), Failure> {
 /// `dsc tail`: returns only with a failure that reconnecting cannot mend.
 pub(crate) fn tail(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
     let mut backoff = Backoff::new();
+    ctx.store()?.show_all()?;
+    // Why there is no connection, as it was told: the same is not told again at each try.
+    let mut away: Option<String> = None;
     loop {
         let begun = Instant::now();
-        match follow(ctx, targets) {
+        match follow(ctx, targets, &mut away) {
             Ok(()) => {}
-            Err(failure) if failure.exit == Exit::Network => ctx.out.show(&lost(&failure))?,
+            Err(failure) if failure.is_passing() => {
+                if away.as_ref() != Some(&failure.message) {
+                    ctx.out.show(&lost(&failure))?;
+                }
+                away = Some(failure.message);
+            }
             Err(failure) => return Err(failure),
         }
         backoff.lived(begun.elapsed());
@@ -133,14 +176,28 @@ fn lost(failure: &Failure) -> Event {
 }
 
 /// One connection's time: everything that was missed, then what comes.
-fn follow(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
+fn follow(ctx: &mut Context, targets: &[Target], away: &mut Option<String>) -> Result<(), Failure> {
     let mut connection = ctx.connect()?;
+    if away.take().is_some() {
+        ctx.out.notice("reconnected", "connected again")?;
+    }
     let (out, days) = (ctx.out, ctx.settings.history_days);
     let store = ctx.store()?;
-    let mut show = |event: &Event| if wanted(event, targets) { out.show(event) } else { Ok(()) };
+    // Each command of the account is a login: told of once from each address.
+    let mut logins = BTreeSet::new();
+    let mut show = |event: &Event| match event {
+        Event::Server { kind, words, .. }
+            if kind == "login" && logins.len() < LOGINS_MAX && !logins.insert(words.clone()) =>
+        {
+            Ok(())
+        }
+        event => out.show(event),
+    };
+    // What was not asked for is not taken in either: it is there for the next command that reads it.
+    let reading = if targets.is_empty() { Reading::All } else { Reading::Only(targets) };
     let mut client = Client { store, server: &mut connection, show: &mut show };
     client.upkeep()?;
-    client.catch_up(Reading::All)?;
+    client.catch_up(reading)?;
     let mut upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
     loop {
         let mut lines = Vec::new();
@@ -155,7 +212,7 @@ fn follow(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
             deadline = Instant::now();
         }
         let mut client = Client { store, server: &mut connection, show: &mut show };
-        if let Some(reason) = client.live(&lines)? {
+        if let Some(reason) = client.live(&lines, reading)? {
             return match reason.as_str() {
                 "replaced" | "kicked" => {
                     Err(Failure::new(Exit::Refused, format!("the server ended the session: {reason}")))
@@ -165,21 +222,11 @@ fn follow(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
         }
         if Instant::now() >= upkeep {
             client.upkeep()?;
-            client.catch_up(Reading::All)?;
+            client.catch_up(reading)?;
             super::sweep(client.store, days)?;
             upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
         }
     }
-}
-
-/// Whether an event is of one of the conversations that were asked for; what is of none is always shown.
-fn wanted(event: &Event, targets: &[Target]) -> bool {
-    let of = match event {
-        Event::Message(message) => &message.target,
-        Event::Unreadable { target, .. } | Event::Missing { target, .. } | Event::Sent { target, .. } => target,
-        _ => return true,
-    };
-    targets.is_empty() || targets.iter().any(|target| target.as_str() == of)
 }
 
 /// `dsc search`
@@ -212,6 +259,10 @@ pub(crate) fn change(
     }
     let store = ctx.store()?;
     let (author, device, msg_id) = find(store, message)?;
+    let me = store.transact(|tx| app::own_name(tx))?;
+    if kind != ChangeKind::React && author.as_str() != me.as_str() {
+        return Err(Failure::usage(format!("that message is of {author}: only one's own can be edited or deleted")));
+    }
     online(ctx, |client| {
         let content = Content::Change { kind, author, device, msg_id, text };
         let delivered = client.send(&message.target, content)?;

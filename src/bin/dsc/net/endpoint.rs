@@ -19,7 +19,7 @@ pub(crate) struct Endpoint {
 
 /// A text that names no server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} names no server: write HOST, HOST:PORT or [IPV6]:PORT", escaped(.0))]
+#[error("\"{}\" names no server: write HOST, HOST:PORT or [IPV6]:PORT", escaped(.0))]
 pub(crate) struct BadEndpoint(String);
 
 impl Endpoint {
@@ -135,7 +135,7 @@ mod tests {
         }
         assert_eq!(
             Endpoint::parse("a\u{1b}b").unwrap_err().to_string(),
-            "a\\u{1b}b names no server: write HOST, HOST:PORT or [IPV6]:PORT"
+            "\"a\\u{1b}b\" names no server: write HOST, HOST:PORT or [IPV6]:PORT"
         );
     }
 }

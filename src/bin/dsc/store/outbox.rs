@@ -43,7 +43,7 @@ pub struct Outgoing {
     pub inner: Option<Plain>,
     /// When it was made, Unix milliseconds.
     pub made_ms: u64,
-    /// How often it was sent without an answer.
+    /// How often it was sealed again: what the server has under its key may be an earlier sealing.
     pub tries: u32,
 }
 

@@ -231,7 +231,6 @@ impl<'a> Tx<'a> {
     }
 
     /// All cursors.
-    #[cfg(test)]
     pub fn cursors(&self) -> Vec<(Target, u64)> {
         self.cache.logs.iter().filter_map(|(target, log)| Some((target.clone(), log.cursor?))).collect()
     }
