@@ -16,7 +16,7 @@ use super::take::{
 use super::{Client, now, sealed_room, state, wire_room};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Mark};
-use crate::store::{Tx, What};
+use crate::store::Tx;
 
 /// Lines opened in one transaction: a page costs one sync of the disk, not a hundred, and other
 /// processes that share the home get their turn in between.
@@ -179,10 +179,6 @@ impl Client<'_> {
                 for (i, line) in rest.iter().take(BATCH).enumerate() {
                     let conversation = line.conversation(&me);
                     if line.id <= tx.cursor(&conversation).unwrap_or(0) {
-                        continue;
-                    }
-                    if is_kept(tx, &conversation, line)? {
-                        tx.set_cursor(&conversation, line.id);
                         continue;
                     }
                     match take_line(tx, &me, line, &conversation, &mut after)? {
@@ -369,12 +365,6 @@ pub(crate) fn account(tx: &Tx<'_>) -> Result<UserName, Failure> {
         return super::wire_user(state.me.user());
     }
     tx.profile().user.ok_or_else(super::no_keys)
-}
-
-/// Whether a line was opened before, or is one's own: by hand, or with the cursor still behind it.
-fn is_kept(tx: &Tx<'_>, conversation: &Target, line: &LogLine) -> Result<bool, Failure> {
-    let entry = tx.entry(conversation, line.id)?;
-    Ok(entry.is_some_and(|entry| entry.sender == line.sender && !matches!(entry.what, What::Failed { .. })))
 }
 
 /// The rooms of which this device has a roster.
