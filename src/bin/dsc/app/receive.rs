@@ -216,11 +216,6 @@ impl Client<'_> {
                         let before = tx.cursor(&conversation).unwrap_or(0);
                         show_taken(tx, &me, shown, &conversation, before, &mut after)?;
                     }
-                    if is_kept(tx, &conversation, line)? {
-                        tx.set_cursor(&conversation, line.id);
-                        mark_shown(&mut shown, &conversation, line.id);
-                        continue;
-                    }
                     match take_line(tx, &me, line, &conversation, &mut after)? {
                         Taken::Done => {}
                         Taken::Wants(wish) if !tried.contains(&wish) => return Ok((i, Some(wish), after)),
@@ -466,12 +461,6 @@ fn mark_shown(shown: &mut Option<BTreeMap<Target, u64>>, conversation: &Target, 
     if let Some(shown) = shown {
         shown.insert(conversation.clone(), id);
     }
-}
-
-/// Whether a line was opened before, or is one's own: by hand, or with the cursor still behind it.
-fn is_kept(tx: &Tx<'_>, conversation: &Target, line: &LogLine) -> Result<bool, Failure> {
-    let entry = tx.entry(conversation, line.id)?;
-    Ok(entry.is_some_and(|entry| entry.sender == line.sender && !matches!(entry.what, What::Failed { .. })))
 }
 
 /// The rooms of which this device has a roster.

@@ -124,6 +124,10 @@ pub(super) fn take_line(
     };
     let sealed = body.starts_with(armour::BODY_PREFIX);
     if !sealed && !e2e_room {
+        let known = tx.entry(conversation, line.id)?;
+        if known.is_some_and(|known| known.sender == line.sender && known.what == What::Plain { text: body.clone() }) {
+            return Ok(Taken::Done);
+        }
         let entry = Entry {
             target: conversation.clone(),
             id: Some(line.id),
@@ -262,6 +266,8 @@ fn not_opened(
     match error {
         Error::Random => return Err(super::no_random()),
         Error::NotForThisDevice | Error::BeforeChain => return Ok(Taken::Done),
+        // Opened by hand, with the cursor still behind it: the same line again is no replay.
+        Error::Replay if is_kept(tx, conversation, line)? => return Ok(Taken::Done),
         Error::Own => {
             // One's own words stand in the history; those that were only printed get their number now.
             if let LogWhat::Body(body) = &line.what
@@ -295,6 +301,12 @@ fn not_opened(
         after.resets.push((from, error, mark));
     }
     Ok(Taken::Done)
+}
+
+/// Whether an opened message of the sender stands under a line's number.
+fn is_kept(tx: &Tx<'_>, conversation: &Target, line: &LogLine) -> Result<bool, Failure> {
+    let entry = tx.entry(conversation, line.id)?;
+    Ok(entry.is_some_and(|entry| entry.sender == line.sender && matches!(entry.what, What::Sealed { .. })))
 }
 
 /// Records and shows that a line cannot be opened.
