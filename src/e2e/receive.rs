@@ -169,17 +169,22 @@ impl State {
         Some((Address { user: line.sender.clone(), device }, mark))
     }
 
-    /// The room and epoch of the link that a signal carries, where opening it said
-    /// [`Error::NeedRoster`]: the roster goes at least so far, and until it was read there nothing is sent
-    /// in that room ([`State::hold_room`]).
-    pub fn epoch_of_link(&self, line: &Line<'_>, now: Now, rng: &mut dyn Rng) -> Option<(RoomId, u32)> {
+    /// The room, the epoch and whether the sender is a member, of the link that a signal carries, where
+    /// opening it said [`Error::NeedRoster`]: if a member says so, the roster goes at least so far, and
+    /// until it was read there nothing is sent in that room ([`State::hold_room`]). What anybody else says
+    /// is worth reading the roster for, and no more: it would be a way to silence the room.
+    pub fn epoch_of_link(&self, line: &Line<'_>, now: Now, rng: &mut dyn Rng) -> Option<(RoomId, u32, bool)> {
         let raw = armour::envelope(line.body).ok()?;
         let (Envelope::Multi(multi), Target::User(receiver)) = (Envelope::parse(&raw).ok()?, line.target) else {
             return None;
         };
         let read = self.read_multi(&multi, line.via, line.sender, receiver, now, rng).ok()?;
         match &read.inner.body {
-            Body::SenderKey(skdm) => Some((skdm.room, skdm.epoch)),
+            Body::SenderKey(skdm) => {
+                let room = self.rooms.get(&skdm.room);
+                let member = room.and_then(|room| room.roster.member(line.sender, read.session.peer_aik()));
+                Some((skdm.room, skdm.epoch, member.is_some()))
+            }
             _ => None,
         }
     }

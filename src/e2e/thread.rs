@@ -99,7 +99,7 @@ impl Thread {
     pub fn missing(&self) -> u64 {
         let gaps =
             self.runs.iter().zip(self.runs.iter().skip(1)).map(|((_, end), (start, _))| u64::from(start - end - 1));
-        self.lost + gaps.sum::<u64>()
+        self.lost.saturating_add(gaps.sum::<u64>())
     }
 
     fn contains(&self, seq: u32) -> bool {
@@ -123,7 +123,7 @@ impl Thread {
         while self.runs.len() > RUNS_MAX {
             let first = self.runs.remove(0);
             if let Some(second) = self.runs.first_mut() {
-                self.lost += u64::from(second.0 - first.1 - 1);
+                self.lost = self.lost.saturating_add(u64::from(second.0 - first.1 - 1));
                 second.0 = first.0;
             }
         }

@@ -66,8 +66,8 @@ fn a07_prekey_replay_without_one_time_keys() {
     let message = &ran.of("message")[0];
     assert_eq!(message["content"]["text"], "weak");
     assert!(message["marks"].as_array().unwrap().iter().any(|mark| mark == "weak"), "{message}");
-    // The sessions, and all marks of what was opened, are gone.
-    bob.erase(&["peer", "mark"]);
+    // The sessions, and all that says what was opened, are gone.
+    bob.erase(&["peer", "mark", "history"]);
     s.post("alice", "bob", &body);
     let ran = bob.run(&["fetch"]);
     assert_eq!((ran.texts().len(), ran.unreadable()), (0, vec!["replay".to_owned()]), "{ran:?}");
@@ -158,6 +158,36 @@ fn a08_reorder_delay_drop() {
     alice.msg("bob", &far[1000]);
     assert_eq!(bob.run(&["fetch"]).ok().texts(), ["far 1000"]);
     assert_eq!(s.signals("bob", "alice"), 0, "no reset");
+}
+
+#[test]
+fn a08_a_long_absence() {
+    const EPOCHS: usize = 7;
+    let s = Stage::new();
+    let (alice, bob, carol) = (s.dsc("alice"), s.dsc("bob"), s.dsc("carol"));
+    alice.run(&["create", "#room"]).ok();
+    for dsc in [&bob, &carol] {
+        alice.run(&["invite", "#room", &dsc.user]).ok();
+        dsc.run(&["join", "#room"]).ok();
+    }
+    // While Bob is away the room changes again and again, and with it the chains of all who speak; his device
+    // keeps three of each.
+    let mut said = Vec::new();
+    for epoch in 0..EPOCHS {
+        alice.run(&[if epoch % 2 == 0 { "op" } else { "deop" }, "#room", "bob"]).ok();
+        for dsc in [&alice, &carol] {
+            for n in 0..2 {
+                let text = format!("{} {n} in epoch {epoch}", dsc.user);
+                dsc.run(&["send", "#room", &text]).ok();
+                said.push(text);
+            }
+        }
+    }
+    let ran = bob.run(&["fetch"]).ok();
+    assert_eq!(ran.texts(), said);
+    let waits = ran.of("notice").iter().any(|notice| notice["kind"] == "waiting");
+    assert!(ran.unreadable().is_empty() && !waits, "{ran:?}");
+    assert_eq!(s.signals("bob", "alice") + s.signals("bob", "carol"), 0, "nothing has to be asked for");
 }
 
 #[test]

@@ -313,6 +313,30 @@ fn a04_an_unlisted_device_starts_no_session() {
 }
 
 #[test]
+fn a04_a_ghost_among_ones_own_devices() {
+    let s = Stage::new();
+    let (alice, bob) = (s.dsc("alice"), s.dsc("bob"));
+    alice.run(&["send", "bob", "one"]).ok();
+    // The server adds a device to Alice's own account, to be sent a copy of all that she says: beside her
+    // list, and then with a list of its own.
+    let honest = Directory::published(&s.evil, "alice");
+    let mut ghost = Keys::new("alice", 421);
+    let (id, bundle) = (ghost.id(), ghost.bundle());
+    let mut beside = honest.clone();
+    beside.add(id, ghost.me.cert().bytes(), bundle);
+    let listed = Directory { list: ghost.list.bytes().to_vec(), ..beside.clone() };
+    for (shown, alarms) in [(beside, 0), (listed, 1)] {
+        s.evil.script(show(vec![shown]));
+        let ran = alice.run(&["send", "bob", "two"]).ok();
+        assert_eq!(ran.of("alarm").len(), alarms, "{ran:?}");
+        assert!(ran.of("notice").iter().all(|notice| notice["kind"] != "new-device"), "{ran:?}");
+        assert_eq!(sealed_to(&s.body("alice", "bob")).len(), 1, "Bob's device alone");
+    }
+    s.evil.honest();
+    assert_eq!(bob.run(&["fetch"]).ok().texts(), ["one", "two", "two"]);
+}
+
+#[test]
 fn a14_prekey_exhaustion() {
     let s = Stage::new();
     let bob = s.dsc("bob");

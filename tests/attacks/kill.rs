@@ -191,3 +191,53 @@ fn fetch_killed_at_every_page() {
 fn fetch_killed_at_every_other_write() {
     fetch_is_killed(&WRITES[1..]);
 }
+
+#[test]
+fn send_to_a_room_killed_at_every_sync() {
+    if !can_trace() {
+        return;
+    }
+    let s = Stage::new();
+    let (alice, bob) = (s.dsc("alice"), s.dsc("bob"));
+    alice.run(&["create", "#room"]).ok();
+    alice.run(&["invite", "#room", "bob"]).ok();
+    bob.run(&["join", "#room"]).ok();
+    let (mut wanted, mut texts, mut kills) = (Vec::new(), Vec::new(), 0);
+    for n in 1.. {
+        assert!(n < MANY, "it never comes to an end");
+        // Each time a new epoch: a new chain, and its link to be given before the message.
+        alice.run(&[if n % 2 == 1 { "op" } else { "deop" }, "#room", "bob"]).ok();
+        let text = format!("sync {n}");
+        let ended = killed_at(&alice, "fsync", n, &["send", "#room", &text]);
+        let done = ended.is_err();
+        if let Err(ran) = ended {
+            ran.ok();
+        }
+        kills += usize::from(!done);
+        wanted.push((text, done));
+        if done {
+            break;
+        }
+        // What was committed goes out; with it left, each try would have more to do than the one before.
+        alice.run(&["resend"]).ok();
+        let shown = bob.run(&["fetch"]).ok();
+        let waits = shown.of("notice").iter().any(|notice| notice["kind"] == "waiting");
+        assert!(shown.unreadable().is_empty() && shown.of("missing").is_empty() && !waits, "{shown:?}");
+        texts.extend(shown.texts());
+    }
+    assert!(kills > 0, "nothing was killed");
+    texts.extend(bob.run(&["fetch"]).ok().texts());
+    for (text, done) in &wanted {
+        let times = texts.iter().filter(|shown| *shown == text).count();
+        assert!(times == 1 || (times == 0 && !done), "{text}: {times} times");
+    }
+    assert!(texts.len() > wanted.len() / 4, "{} of {}", texts.len(), wanted.len());
+    // No place in a chain twice, but for the same envelope.
+    let mut seen = BTreeMap::new();
+    for body in s.bodies("alice", "#room") {
+        let raw = armour::envelope(&body).unwrap();
+        if let Some(before) = seen.insert(raw[38..58].to_vec(), raw.clone()) {
+            assert_eq!(before, raw, "one place, two envelopes");
+        }
+    }
+}

@@ -125,7 +125,7 @@ fn a15_member_forges_member() {
     let raw = own.seal(&me, &same.padded(), &seed, &mut rng);
     bob.msg_raw("#room", &raw);
     s.evil.release(&held);
-    sending.to_end().ok();
+    sending.until_end().ok();
     let ran = carol.run(&["fetch"]).ok();
     let said: Vec<_> = ran.of("message").iter().map(|m| (m["sender"].clone(), m["content"]["text"].clone())).collect();
     assert_eq!(said, [("bob".into(), "his".into()), ("alice".into(), "hers".into())]);
@@ -430,6 +430,7 @@ fn a16_a_closed_chain_stays_closed() {
     alice.say_room(&room, "one");
     // A twin of Alice's state goes on in the chain that she gives up.
     let mut twin = alice.device.clone();
+    twin.rng = crate::common::Seeded::new(1612);
     assert!(alice.roster(&room, crate::common::e2e::roster::Op::Promote, "bob"));
     alice.say_room(&room, "two");
     let id = alice.room_id(&room);
@@ -445,4 +446,64 @@ fn a16_a_closed_chain_stays_closed() {
         (vec!["one".into(), "two".into()], vec!["closed-chain".to_owned()]),
         "{ran:?}"
     );
+}
+
+#[test]
+fn a19_the_server_writes_to_the_terminal() {
+    let s = Stage::new();
+    let (alice, bob) = (s.dsc("alice"), s.dsc("bob"));
+    bob.run(&["create", "#plain", "--plain", "--open"]).ok();
+    // In events, in rows, in refusals: whatever it says, no control character reaches the terminal, and
+    // nothing looks like a message that was opened.
+    let evil = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}1m\u{202e}alice/3f2a> x";
+    let hostile = [
+        format!("* topic #plain alice :{evil}"),
+        format!("* notice :{evil}"),
+        format!("* join #plain {evil}"),
+        format!("* leave #plain alice :{evil}"),
+        format!("* {evil}"),
+        format!("* typing {evil} alice"),
+        format!("* away alice :{evil}"),
+        format!("* msg 1 2026-01-01T00:00:00.000Z bob alice :{evil}"),
+        format!("* msg 2 2026-01-01T00:00:00.000Z bob alice {evil}"),
+        format!("* file 3 2026-01-01T00:00:00.000Z bob alice file=F size=1 sha256={} :{evil}", "0".repeat(64)),
+        format!("* signal 4 2026-01-01T00:00:00.000Z alice :{evil}"),
+        "* notice :the end".to_owned(),
+    ];
+    let mut command = bob.command();
+    command.arg("tail");
+    let mut tail = crate::evil::dsc::Running::start(command);
+    s.evil.wait_line("a running tail", |c| c.user == "bob" && c.is_down("OK unread"));
+    alice.run(&["send", "bob", "a fair message"]).ok();
+    tail.wait_shown("a fair message");
+    for line in &hostile {
+        s.evil.inject("bob", crate::evil::Way::Down, line);
+    }
+    tail.wait_shown("the end");
+    // No line of the protocol at all: the connection is given up.
+    s.evil.inject("bob", crate::evil::Way::Down, &format!("? {evil}"));
+    tail.wait_shown("does not keep to the protocol");
+    let shown = tail.stop();
+    s.evil.script(move |caught| match caught.verb() {
+        "/users" => Verdict::Answer(vec![
+            format!("- user {evil} online"),
+            format!("- user eve offline since=2026-01-01T00:00:00.000Z :{evil}"),
+            format!("ERR users{{label}} forbidden :{evil}"),
+        ]),
+        "/rooms" => Verdict::Answer(vec![
+            format!("- room #r members=1 e2e=no private=no joined=no :{evil}"),
+            "OK rooms{label} count=1 more=no".into(),
+        ]),
+        _ => Verdict::Pass,
+    });
+    let all = [shown, bob.plain(&["users"], b""), bob.plain(&["rooms"], b"")];
+    for ran in all {
+        for text in [&ran.out, &ran.err] {
+            let strange = |c: char| c != '\n' && c.is_control() || matches!(c, '\u{202a}'..='\u{202e}');
+            assert!(!text.contains(strange), "{text:?}");
+        }
+        for line in ran.out.lines() {
+            assert!(!line.starts_with("alice/3f2a>"), "{line}");
+        }
+    }
 }

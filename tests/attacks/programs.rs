@@ -40,7 +40,7 @@ fn a_bot_in_python_answers_in_a_room() {
     let shown = tail.wait_text("42");
     assert_eq!((shown["sender"].as_str(), shown["encrypted"].as_bool()), (Some("bot"), Some(true)));
     alice.run(&["send", "#ops", "!quit"]).ok();
-    bot.to_end().ok();
+    bot.until_end().ok();
     assert!(!tail.stop().texts().contains(&"forged".to_owned()));
 }
 

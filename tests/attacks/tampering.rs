@@ -109,6 +109,47 @@ fn a05_ghost_member() {
     assert!(s.sent_by("alice").is_empty(), "nothing is rolled back, nothing is sent");
 }
 
+#[test]
+fn a05_who_asks_for_chains_that_there_are_not() {
+    let s = Stage::new();
+    let (alice, bob) = (s.dsc("alice"), s.dsc("bob"));
+    let mallory = s.lab("mallory", 511);
+    alice.run(&["create", "#room"]).ok();
+    alice.run(&["invite", "#room", "bob"]).ok();
+    bob.run(&["join", "#room"]).ok();
+    alice.run(&["send", "#room", "one"]).ok();
+    bob.run(&["fetch"]).ok();
+    let mut puppet = s.puppet("alice");
+    puppet.say("/invite #room mallory");
+    puppet.until("OK invite ...");
+    // Envelopes in chains that nobody has: in Alice's name, and by somebody whom the roster does not have.
+    let model = armour::envelope(&s.body("alice", "#room")).unwrap();
+    let mut rng = Seeded::new(512);
+    let mut stranger = s.puppet("mallory");
+    stranger.say("/join #room");
+    stranger.until("OK join ...");
+    for (client, device) in [(&mut puppet, &model[18..34]), (&mut stranger, &mallory.me().device.0[..])] {
+        for _ in 0..40 {
+            let mut raw = model.clone();
+            raw[18..34].copy_from_slice(device);
+            raw[38..54].copy_from_slice(&forge::draw::<16>(&mut rng));
+            client.say(&format!("/msg #room {}", armour::body(&raw)));
+        }
+        (0..40).for_each(|_| drop(client.until("OK msg ...")));
+    }
+    s.evil.forget();
+    assert!(bob.run(&["fetch"]).texts().is_empty());
+    assert!(s.signals("bob", "alice") <= 1, "asks Alice {} times", s.signals("bob", "alice"));
+    assert_eq!(s.signals("bob", "mallory"), 0);
+    let asked = |user: &str| {
+        let asks = |c: &&Caught| c.user == "bob" && c.is_command("/keys") && c.words().get(2) == Some(&user);
+        s.evil.captured().iter().filter(asks).count()
+    };
+    assert!(asked("mallory") <= 1, "asks for her keys {} times", asked("mallory"));
+    alice.run(&["send", "#room", "two"]).ok();
+    assert_eq!(bob.run(&["fetch"]).ok().texts(), ["two"]);
+}
+
 /// A line of a log, as a person at `openssl s_client` sees it.
 fn log_line(id: usize, target: &str, sender: &str, body: &str) -> String {
     format!("* msg {id} 2026-01-01T00:00:00.000Z {target} {sender} :{body}\n")
@@ -302,6 +343,42 @@ fn a12_downgrade() {
     none_opens(&bob, "bob", "mallory", &bad, 5000);
     mallory.msg_raw("bob", &good);
     assert_eq!(bob.run(&["fetch"]).texts(), ["lesser"]);
+}
+
+#[test]
+fn a12_the_server_says_something_in_a_sealed_room() {
+    let s = Stage::new();
+    let (alice, bob) = (s.dsc("alice"), s.dsc("bob"));
+    alice.run(&["create", "#room"]).ok();
+    alice.run(&["invite", "#room", "bob"]).ok();
+    bob.run(&["join", "#room"]).ok();
+    for text in ["one", "two"] {
+        alice.run(&["send", "#room", text]).ok();
+    }
+    // As new lines, and as old ones that this device has never seen: text, and a file in the clear.
+    let hash = "0".repeat(64);
+    let text = "2026-01-01T00:00:00.000Z #room alice :said by the server";
+    let file = format!("2026-01-01T00:00:00.000Z #room alice file=F1 size=3 sha256={hash} :run.me");
+    let forged = move |from: u64| vec![format!("- msg {from} {text}"), format!("- file {} {file}", from + 1)];
+    let instead = |at: u64| {
+        let forged = forged.clone();
+        move |caught: &Caught| {
+            if caught.is_down("OK fetch") && caught.user == "bob" {
+                return Verdict::Instead([forged(at), vec![caught.line.clone()]].concat());
+            }
+            Verdict::Pass
+        }
+    };
+    s.evil.script(instead(100));
+    let ran = bob.run(&["fetch", "#room"]);
+    s.evil.script(instead(50));
+    let page = bob.run(&["fetch", "#room", "--before", "90"]);
+    for ran in [&ran, &page] {
+        assert_eq!(ran.texts(), ["one", "two"], "{ran:?}");
+        assert_eq!(ran.of("message").len(), 2, "{ran:?}");
+        assert!(ran.unreadable().iter().all(|code| code == "plain"), "{ran:?}");
+        assert_eq!(ran.unreadable().len(), 2, "{ran:?}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::support::DEADLINE;
+use crate::support::client::wait_until;
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_dsc");
@@ -219,11 +220,6 @@ impl Dsc {
             assert!(rows > 0, "{table} was empty");
         }
     }
-
-    /// The bytes of the store, to tell whether anything was written.
-    pub(crate) fn store(&self) -> Vec<u8> {
-        std::fs::read(self.home().join("store.db")).unwrap()
-    }
 }
 
 fn make_private_directory(path: &Path) {
@@ -258,7 +254,7 @@ pub(crate) fn finish(command: Command, input: &[u8]) -> Ran {
         // A program that reads nothing may have ended already.
         let _ = stdin.write_all(input);
     }
-    running.to_end()
+    running.until_end()
 }
 
 /// A `dsc` that goes on until it is told to stop; killed when dropped.
@@ -308,12 +304,6 @@ impl Running {
         Running { child, input, lines, complaints, errors_ended, shown: Vec::new(), waiting: VecDeque::new() }
     }
 
-    /// Types a line.
-    pub(crate) fn say(&mut self, line: &str) {
-        let input = self.input.as_mut().unwrap();
-        input.write_all(format!("{line}\n").as_bytes()).and_then(|()| input.flush()).unwrap();
-    }
-
     /// Waits for an event that fits; the ones before it are passed over (and stay in [`Running::events`]).
     pub(crate) fn wait(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
@@ -331,6 +321,16 @@ impl Running {
         }
     }
 
+    /// Waits until something with this in it is shown, in whatever form, on standard output or error.
+    pub(crate) fn wait_shown(&mut self, text: &str) {
+        wait_until(text, || {
+            while let Ok(line) = self.lines.try_recv() {
+                self.took(line);
+            }
+            self.shown.iter().any(|line| line.contains(text)) || self.complaints().contains(text)
+        });
+    }
+
     /// Waits for a message with this text.
     pub(crate) fn wait_text(&mut self, text: &str) -> Value {
         self.wait(text, |event| event["event"] == "message" && event["content"]["text"] == text)
@@ -339,14 +339,6 @@ impl Running {
     /// Waits for something that cannot be opened; its code.
     pub(crate) fn wait_unreadable(&mut self) -> String {
         self.wait("something unreadable", |event| event["event"] == "unreadable")["code"].as_str().unwrap().to_owned()
-    }
-
-    /// Everything shown so far.
-    pub(crate) fn events(&mut self) -> Vec<Value> {
-        while let Ok(line) = self.lines.try_recv() {
-            self.took(line);
-        }
-        self.shown.iter().map(|line| parse(line, "")).collect()
     }
 
     fn took(&mut self, line: String) {
@@ -374,14 +366,14 @@ impl Running {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// SIGINT, and the end.
+    /// SIGTERM, and the end. (SIGINT would be ignored where the tests run in the background of a shell.)
     pub(crate) fn stop(self) -> Ran {
-        rustix::process::kill_process(self.pid(), Signal::INT).unwrap();
-        self.to_end()
+        rustix::process::kill_process(self.pid(), Signal::TERM).unwrap();
+        self.until_end()
     }
 
     /// Ends its input, and waits for its end.
-    pub(crate) fn to_end(mut self) -> Ran {
+    pub(crate) fn until_end(mut self) -> Ran {
         self.input = None;
         let begun = Instant::now();
         loop {

@@ -69,8 +69,6 @@ pub(crate) struct Derived {
     pub(crate) gcm: Aes256Gcm,
     pub(crate) nonce: [u8; 12],
     pub(crate) com: [u8; 32],
-    /// Key and nonce, to tell whether a pair repeats.
-    pub(crate) pair: [u8; 44],
 }
 
 /// The derivation of the committing AEAD.
@@ -80,7 +78,6 @@ pub(crate) fn derive(key: &[u8], salt: &[u8], aad: &[u8]) -> Derived {
         gcm: Aes256Gcm::new(okm[..32].try_into().unwrap()),
         nonce: okm[32..44].try_into().unwrap(),
         com: okm[44..].try_into().unwrap(),
-        pair: okm[..44].try_into().unwrap(),
     }
 }
 

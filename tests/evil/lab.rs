@@ -142,15 +142,6 @@ impl Lab {
         Lab { client, device, aik: keys.aik, list: keys.list, events: VecDeque::new() }
     }
 
-    /// Logs in again, with another connection and the same state.
-    pub(crate) fn reconnect(&mut self, address: SocketAddr) {
-        let mut client = Client::connect(address);
-        let name = self.user().to_string();
-        client.ask("/ack manual", "OK ack ...");
-        client.ask(&format!("/login {name} password-{name}"), "OK login ...");
-        self.client = client;
-    }
-
     pub(crate) fn user(&self) -> User {
         self.device.user()
     }
@@ -183,12 +174,6 @@ impl Lab {
     /// `/keys put`.
     pub(crate) fn put(&mut self, record: &[u8]) {
         self.command(&format!("/keys put {}", armour::base64(record)));
-    }
-
-    /// `/keys put` of prekeys made by hand: `type_` 0x12 to 0x15.
-    pub(crate) fn put_keys(&mut self, type_: u8, keys: &[u8]) {
-        let record = [&[1, type_][..], &self.me().device.0, keys].concat();
-        self.put(&record);
     }
 
     /// Asks; events that come meanwhile are kept.

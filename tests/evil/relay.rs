@@ -185,11 +185,6 @@ impl Evil {
         *self.shared.script.lock().unwrap() = None;
     }
 
-    /// Connects new sessions to another daemon, or to the same one after a restart.
-    pub(crate) fn retarget(&self, upstream: SocketAddr) {
-        self.state().upstream = upstream;
-    }
-
     /// Whether new connections are closed at once.
     pub(crate) fn set_unreachable(&self, unreachable: bool) {
         self.state().unreachable = unreachable;
@@ -213,11 +208,6 @@ impl Evil {
         if let Some(session) = self.state().sessions.get(&held.session) {
             let _ = session.tell.send(Happening::Emit(held.way, held.line.clone()));
         }
-    }
-
-    /// Takes what is held.
-    pub(crate) fn held(&self) -> Vec<Caught> {
-        std::mem::take(&mut self.state().held)
     }
 
     /// Waits until so many lines are held, and takes them.

@@ -53,7 +53,7 @@ impl Stage {
         let code = waiting.wait("a code", |event| dsc::link_code(event).is_some());
         let code = dsc::link_code(&code).unwrap();
         first.run(&["--yes", "link", "--approve", &code]).ok();
-        waiting.to_end().ok();
+        waiting.until_end().ok();
         second
     }
 

@@ -32,7 +32,7 @@ pub(crate) use self::link::LOOK_EVERY;
 pub(crate) use self::receive::{Reading, account as own_name};
 pub(crate) use self::rooms::Member;
 pub(crate) use self::send::Content;
-pub(crate) use self::shown::entry_event;
+pub(crate) use self::shown::{entry_event, message_of_row};
 
 use downstream::e2e::error::{Error, NoRandom, SealError};
 use downstream::e2e::name::{Address, DeviceId, RoomName as SealedRoom, User};
@@ -44,7 +44,7 @@ use downstream::protocol::{RoomName, UserName};
 
 use crate::error::{Exit, Failure};
 use crate::event::Event;
-use crate::server::{Answer, Refusal, Reply, Server};
+use crate::server::{Answer, Reply, Server};
 use crate::store::{Store, Tx};
 
 /// How often a command that the server refuses for its rate is tried again, and for how many seconds one
@@ -125,11 +125,6 @@ fn wait_for(answer: &Answer, most: u64) -> Option<std::time::Duration> {
     (seconds <= most).then(|| std::time::Duration::from_secs(seconds))
 }
 
-/// Whether the server will never take this, however often it is tried.
-fn is_final(refusal: &Refusal) -> bool {
-    !matches!(refusal.code.as_str(), "rate-limited" | "busy" | "internal")
-}
-
 /// The state of a device that has keys.
 fn state<'t>(tx: &'t Tx<'_>) -> Result<&'t State, Failure> {
     tx.state().ok_or_else(no_keys)
@@ -152,6 +147,10 @@ fn sealed_room(room: &RoomName) -> Result<SealedRoom, Failure> {
 /// Whether a room was ever known to be end to end, whatever the server calls it now.
 fn is_sealed_room(tx: &Tx<'_>, room: &RoomName) -> Result<bool, Failure> {
     Ok(tx.room_pinned(&sealed_room(room)?))
+}
+
+fn wire_room(room: &SealedRoom) -> Result<RoomName, Failure> {
+    RoomName::parse(room.as_str()).map_err(|_| Failure::failed(format!("{room} is no name that the server can have")))
 }
 
 fn wire_user(user: &User) -> Result<UserName, Failure> {

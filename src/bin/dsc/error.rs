@@ -50,12 +50,14 @@ pub struct Failure {
     pub message: String,
     /// What to do about it, if there is something.
     pub hint: Option<String>,
+    /// The same may work a little later: the server is busy, or was asked too often.
+    pub temporary: bool,
 }
 
 impl Failure {
     /// A failure without a hint.
     pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
-        Failure { exit, message: message.into(), hint: None }
+        Failure { exit, message: message.into(), hint: None, temporary: false }
     }
 
     /// [`Exit::Failed`].
@@ -77,6 +79,11 @@ impl Failure {
     /// Whether this is [`Failure::closed`].
     pub fn is_closed(&self) -> bool {
         self.exit == Exit::Done
+    }
+
+    /// Whether a session that is meant to last goes on with a new connection after this.
+    pub fn is_passing(&self) -> bool {
+        self.exit == Exit::Network || self.temporary
     }
 
     /// With what to do.

@@ -66,6 +66,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Whether the server may take the same a little later.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self.code.as_str(), "rate-limited" | "busy" | "internal")
+    }
+
     /// The value of a key.
     pub fn key(&self, key: &str) -> Option<&str> {
         self.keys.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
@@ -75,7 +80,8 @@ impl Refusal {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Failure {
         let Refusal { verb, code, text, .. } = &refusal;
-        let failure = Failure::new(Exit::Refused, format!("the server refused /{verb}: {code}: {text}"));
+        let mut failure = Failure::new(Exit::Refused, format!("the server refused /{verb}: {code}: {text}"));
+        failure.temporary = refusal.is_temporary();
         match refusal.key("retry-after") {
             Some(seconds) => failure.hint(format!("try again in {seconds} s")),
             None => failure,

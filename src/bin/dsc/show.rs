@@ -104,7 +104,7 @@ impl Output {
         if failure.is_closed() {
             return;
         }
-        let Failure { exit, message, hint } = failure;
+        let Failure { exit, message, hint, .. } = failure;
         let event = Event::Error { exit: *exit as u8, message: message.clone(), hint: hint.clone() };
         let _ = self.show(&event);
     }

@@ -93,7 +93,7 @@ pub(crate) fn roster(data: &[u8]) {
     let mut roster = Roster::begin(name, 1, create).unwrap();
     let (mut log, mut kept, mut rest) = (vec![create.clone()], Vec::new(), rest);
     // An entry costs some signatures.
-    while log.len() < 24 {
+    while log.len() < 12 {
         let raw = match rest {
             [0xff, tail @ ..] => {
                 rest = tail;

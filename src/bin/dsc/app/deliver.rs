@@ -7,7 +7,7 @@ use downstream::e2e::name::{MsgId, RoomId};
 use downstream::protocol::{Target, Timestamp};
 
 use super::receive::account;
-use super::{Client, is_final, notice, now};
+use super::{Client, notice, now};
 use crate::error::{Exit, Failure};
 use crate::event::Mark;
 use crate::server::{Refusal, Reply};
@@ -124,7 +124,7 @@ impl Client<'_> {
                         Err(refusal) if refusal.code == "conflict" && self.came_through(&item, target, &refusal)? => {
                             Some((Reply { keys: refusal.keys, text: None }, true))
                         }
-                        Err(refusal) if is_final(&refusal) => {
+                        Err(refusal) if !refusal.is_temporary() => {
                             self.drop_item(first, wanted, target, refusal.into())?;
                             None
                         }
@@ -204,7 +204,7 @@ impl Client<'_> {
             match answer.reply {
                 // A device that cannot be given its key asks for it when it needs it.
                 Ok(_) => gone.push(*id),
-                Err(refusal) if is_final(&refusal) => gone.push(*id),
+                Err(refusal) if !refusal.is_temporary() => gone.push(*id),
                 Err(refusal) => slow = Some(refusal),
             }
         }

@@ -118,8 +118,11 @@ impl Client<'_> {
     }
 
     /// Fetches bundles for devices that need one and keeps those that hold. Returns the devices for
-    /// which there is none.
-    pub(super) fn fetch_bundles(&mut self, devices: &[Address]) -> Result<Vec<Address>, Failure> {
+    /// which there is none. In a room, an account whose keys are refused (the alarm is shown) has none.
+    ///
+    /// # Errors
+    /// As [`Client::learn`]; in a room those of the network.
+    pub(super) fn fetch_bundles(&mut self, devices: &[Address], in_room: bool) -> Result<Vec<Address>, Failure> {
         let questions: Vec<String> =
             devices.iter().map(|a| format!("/keys get {} device={}", a.user, a.device)).collect();
         let questions: Vec<&str> = questions.iter().map(String::as_str).collect();
@@ -129,7 +132,13 @@ impl Client<'_> {
             let shown = Shown::of(&device.user, answer);
             // The list beside a bundle is only what the directory has now: news are taken in first.
             if shown.list.is_some() {
-                self.learn_shown(&device.user, &Shown { bundles: Vec::new(), ..clone_of(&shown) })?;
+                match self.learn_shown(&device.user, &Shown { bundles: Vec::new(), ..clone_of(&shown) }) {
+                    Err(failure) if in_room && !failure.is_closed() => {
+                        missing.push(device.clone());
+                        continue;
+                    }
+                    learned => learned.map(drop)?,
+                }
             }
             if !self.keep_bundles(&device.user, &shown.bundles)?.contains(device) {
                 missing.push(device.clone());

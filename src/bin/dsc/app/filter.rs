@@ -67,7 +67,7 @@ impl Client<'_> {
                     ByHand::Failed(after.events)
                 }
                 Taken::Wants(Wish::Roster(room)) => ByHand::Wants(format!("/roster {room}")),
-                Taken::Wants(Wish::Signals) | Taken::Hold => ByHand::Wants("/signals".to_owned()),
+                Taken::Wants(Wish::Signals | Wish::Log(..)) | Taken::Hold => ByHand::Wants("/signals".to_owned()),
                 Taken::Done if after.events.is_empty() => ByHand::Opened(vec![not_shown(&line.sender, line.id)]),
                 Taken::Done => finished(after),
             })
@@ -77,7 +77,7 @@ impl Client<'_> {
     fn open_signal(&mut self, signal: &SignalLine<'_>) -> Result<ByHand, Failure> {
         self.transact(|tx| {
             let mut after = After::default();
-            let taken = take_signal(tx, signal, &mut after)?;
+            let taken = take_signal(tx, signal, true, &mut after)?;
             Ok(match taken {
                 None => ByHand::Opened(vec![notice(
                     "other-device",
@@ -90,7 +90,7 @@ impl Client<'_> {
                     ByHand::Failed(vec![event])
                 }
                 Some(Taken::Wants(Wish::Roster(room))) => ByHand::Wants(format!("/roster {room}")),
-                Some(Taken::Hold | Taken::Wants(Wish::Signals)) => {
+                Some(Taken::Hold | Taken::Wants(Wish::Signals | Wish::Log(..))) => {
                     ByHand::Failed(vec![unreadable(signal.sender.as_str(), &signal.sender, None, Error::NeedRoster)])
                 }
                 Some(Taken::Done) => {

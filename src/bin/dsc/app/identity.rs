@@ -40,16 +40,21 @@ impl Client<'_> {
         self.transact(|tx| number_of(tx, &subject))
     }
 
-    /// Records that a person has compared the number.
-    pub(crate) fn verify(&mut self, user: &UserName) -> Result<(), Failure> {
+    /// Records that a person has compared this number, if it still is the one that is pinned.
+    pub(crate) fn verify(&mut self, user: &UserName, compared: &Number) -> Result<(), Failure> {
         let subject = sealed_user(user)?;
         self.transact(|tx| {
+            if number_of(tx, &subject)?.grouped != compared.grouped {
+                return Err(Failure::new(
+                    Exit::IdentityChanged,
+                    format!("the identity of {user} was changed meanwhile"),
+                )
+                .hint(format!("`dsc verify {user}` shows the number that it has now")));
+            }
             let mut contact = state(tx)?.contacts.get(&subject).cloned().ok_or_else(|| no_keys_of(&subject))?;
             contact.set_verified(true);
-            {
-                tx.set_contact(contact);
-                Ok(())
-            }
+            tx.set_contact(contact);
+            Ok(())
         })?;
         self.say(&notice("verified", Some(user.as_str()), format!("{user} is verified")))
     }

@@ -110,6 +110,31 @@ fn directory_records(tx: &Tx<'_>) -> Result<Vec<Vec<u8>>, Failure> {
     Ok(records)
 }
 
+/// The certificates of all devices that the account lists, and the list.
+pub(super) fn account_records(tx: &Tx<'_>) -> Result<Vec<Vec<u8>>, Failure> {
+    let state = state(tx)?;
+    let own = state.contacts.get(state.me.user());
+    let certs = own.map(|own| own.certs()).unwrap_or_default();
+    let mut records: Vec<Vec<u8>> =
+        certs.iter().map(|cert| Record::Certificate(cert.clone()).to_bytes(cert.address().device)).collect();
+    let list = own.and_then(|own| own.list()).cloned();
+    records.extend(list.map(|list| Record::List(list).to_bytes(state.me.address().device)));
+    Ok(records)
+}
+
+/// Whether the directory shows an earlier list of this account than this device has.
+fn shows_older_list(tx: &Tx<'_>, rows: &[String]) -> Result<bool, Failure> {
+    let state = state(tx)?;
+    let me = state.me.user();
+    let mut shown = super::directory::Shown::default();
+    for row in rows {
+        shown.take(me.as_str(), row);
+    }
+    let ours = state.contacts.get(me).map_or(0, |own| own.list_version());
+    let list = shown.list.and_then(|raw| DeviceList::verify(&raw, me, state.me.aik()).ok());
+    Ok(list.is_some_and(|list| list.version() < ours))
+}
+
 /// Prekeys that are due: new ones, committed, and the records to put.
 fn due(tx: &mut Tx<'_>, pools: (usize, usize)) -> Result<Vec<Vec<u8>>, Failure> {
     let now = now();
@@ -179,8 +204,18 @@ impl Client<'_> {
         let row = status.rows.iter().find(|row| row.split(' ').nth(1) == Some(hex.as_str()));
         let pools = row.map(|row| (count(row, "opk"), count(row, "pqk")));
         let listed = certs.rows.iter().any(|row| row.starts_with("devices "));
+        let mut shown = certs.rows;
+        if listed && self.transact(|tx| shows_older_list(tx, &shown))? {
+            // An earlier publishing broke off, the server was restored from a backup, or a dropped device put
+            // its list again. Whoever heard of the newest seals nothing to this account until it is shown.
+            let records = self.transact(|tx| account_records(tx))?;
+            self.publish(&records)?;
+            self.say(&notice("list-restored", None, "the newest device list of this account was put there again"))?;
+            shown = self.command(&own)?.0;
+            self.announce_devices()?;
+        }
         if listed {
-            self.check_own(&me, &certs.rows)?;
+            self.check_own(&me, &shown)?;
             // To put its list again would undo what the account's owner has done.
             if self.transact(|tx| Ok(is_dropped(state(tx)?)))? {
                 let failure = Failure::failed(format!("this device was taken off the account {me}"));
@@ -229,17 +264,10 @@ impl Client<'_> {
             shown.take(me.as_str(), row);
         }
         // The alarm was shown; what is pinned stays in use.
-        if let Err(failure) = self.learn_shown(me, &shown) {
-            if failure.exit != crate::error::Exit::IdentityChanged {
-                return Err(failure);
-            }
-            if self.transact(|tx| is_older(state(tx)?, shown.list.as_deref()))? {
-                // A restored backup of the server, or a device that put its list again. Whoever has the
-                // newest list can put it back; until then nobody can write to this account.
-                let records = self.transact(|tx| directory_records(tx))?;
-                self.publish(&records)?;
-                self.say(&notice("list-restored", None, "the newest device list of this account was put there again"))?;
-            }
+        if let Err(failure) = self.learn_shown(me, &shown)
+            && failure.exit != crate::error::Exit::IdentityChanged
+        {
+            return Err(failure);
         }
         let adopted = self.transact(|tx| {
             let known = state(tx)?;
@@ -327,13 +355,6 @@ pub(super) fn relist(tx: &mut Tx<'_>, account: &SignKey, certs: Vec<Certificate>
     records.extend(gone.map(|old| Record::Forget.to_bytes(old.address().device)));
     records.push(Record::List(list).to_bytes(me.address().device));
     Ok(records)
-}
-
-/// Whether a list of this account's key is older than the one that this device has.
-fn is_older(known: &State, shown: Option<&[u8]>) -> Result<bool, Failure> {
-    let own = known.contacts.get(known.me.user()).and_then(|own| own.list());
-    let shown = shown.and_then(|raw| DeviceList::verify(raw, known.me.user(), known.me.aik()).ok());
-    Ok(own.zip(shown).is_some_and(|(own, shown)| shown.version() < own.version()))
 }
 
 /// Whether the account's newest list has no place for this device.

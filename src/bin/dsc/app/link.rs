@@ -9,7 +9,7 @@ use downstream::e2e::state::{Change, State};
 use downstream::protocol::{Fields, SignalLine, UserName};
 
 use super::directory::Shown;
-use super::keys::{certify, fresh_prekeys, relist};
+use super::keys::{account_records, certify, fresh_prekeys, relist};
 use super::{Client, Os, cannot_seal, no_random, notice, now, sealed_user, state};
 use crate::error::Failure;
 use crate::event::Event;
@@ -185,11 +185,18 @@ impl Client<'_> {
             let known = state(tx)?;
             let own = known.contacts.get(&me).ok_or_else(super::no_keys)?;
             let mut certs: Vec<Certificate> = own.certs().to_vec();
-            if certs.iter().any(|cert| cert.address().device == request.device) {
-                return Err(Failure::failed("that device is linked already"));
-            }
-            let cert = certify(&account, &me, request.device, &request.dsk, &request.dik, now())?;
-            certs.push(cert.clone());
+            let listed = certs.iter().find(|cert| cert.address().device == request.device).cloned();
+            let again = listed.as_ref().is_some_and(|cert| *cert.dsk() == request.dsk && *cert.dik() == request.dik);
+            let cert = match listed {
+                // An earlier try that broke off before the answer was given.
+                Some(cert) if again => cert,
+                Some(_) => return Err(Failure::failed("another device of that number is linked already")),
+                None => {
+                    let cert = certify(&account, &me, request.device, &request.dsk, &request.dik, now())?;
+                    certs.push(cert.clone());
+                    cert
+                }
+            };
             let pins: Vec<PinnedAccount> = known
                 .contacts
                 .values()
@@ -201,7 +208,7 @@ impl Client<'_> {
                     verified: contact.verified(),
                 })
                 .collect();
-            let records = relist(tx, &account, certs)?;
+            let records = if again { account_records(tx)? } else { relist(tx, &account, certs)? };
             let list = state(tx)?.contacts.get(&me).and_then(Contact::list).cloned().ok_or_else(super::no_keys)?;
             let answer = link::answer(&request, code, &cert, &list, &pins, &mut Os).map_err(cannot_seal)?;
             Ok((records, answer))

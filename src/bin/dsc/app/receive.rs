@@ -13,7 +13,7 @@ use downstream::protocol::{Fields, RoomName, SignalLine, Target, Timestamp, Unre
 use super::take::{
     After, LogLine, LogWhat, Taken, Wish, give_up, held_signal, hold, let_go, take_line, take_signal, unreadable,
 };
-use super::{Client, entry_event, notice, now, sealed_room, state};
+use super::{Client, entry_event, notice, now, sealed_room, state, wire_room};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Mark};
 use crate::store::{Tx, What};
@@ -27,6 +27,9 @@ const PAGE: usize = 1000;
 const TAKEN_MAX: u64 = 1000;
 /// Pages of signals read in one go; a server that always says `more` ends here, not never.
 const SIGNAL_PAGES: usize = 64;
+/// Pages of one log read in one go, which have up to 1 MiB each: what a server makes up without end would
+/// fill the disk before the history is swept.
+const LOG_PAGES: usize = 4096;
 
 /// Which logs are read.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +38,16 @@ pub(crate) enum Reading<'t> {
     All,
     /// These.
     Only(&'t [Target]),
+}
+
+impl Reading<'_> {
+    /// Whether a conversation is read.
+    pub(super) fn covers(self, conversation: &Target) -> bool {
+        match self {
+            Reading::All => true,
+            Reading::Only(targets) => targets.contains(conversation),
+        }
+    }
 }
 
 impl Client<'_> {
@@ -80,7 +93,7 @@ impl Client<'_> {
 
     fn read_logs(&mut self, reading: Reading<'_>) -> Result<(), Failure> {
         let targets = match reading {
-            Reading::Only(targets) => targets.to_vec(),
+            Reading::Only(targets) => targets.iter().map(|target| (target.clone(), false)).collect(),
             Reading::All => {
                 let (rows, _) = self.command("/unread all")?;
                 let unread: Vec<UnreadLine> =
@@ -89,12 +102,13 @@ impl Client<'_> {
                     let mut behind = Vec::new();
                     for unread in unread {
                         if unread.count > 0 || unread.last > tx.cursor(&unread.target).unwrap_or(0) {
-                            behind.push(unread.target);
+                            behind.push((unread.target, unread.count > 0));
                         }
                     }
                     // The others have been read to their end, after the rosters were.
                     for room in rooms(tx) {
-                        if !behind.contains(&Target::Room(room.clone())) {
+                        let target = Target::Room(room.clone());
+                        if !behind.iter().any(|(behind, _)| *behind == target) {
                             read_to_end(tx, &room)?;
                         }
                     }
@@ -102,31 +116,39 @@ impl Client<'_> {
                 })?
             }
         };
-        targets.iter().try_for_each(|target| self.read_log(target))
+        targets.iter().try_for_each(|(target, is_unread)| self.read_log(target, *is_unread))
     }
 
     /// Reads one log from the cursor to its end.
-    pub(super) fn read_log(&mut self, target: &Target) -> Result<(), Failure> {
+    /// `is_unread`: the server counts something of it as unread, though this device may have all of it.
+    pub(super) fn read_log(&mut self, target: &Target, is_unread: bool) -> Result<(), Failure> {
         let begun = self.transact(|tx| Ok(tx.cursor(target).unwrap_or(0)))?;
         let mut cursor = begun;
-        loop {
+        let me = self.transact(|tx| account(tx))?;
+        let mut ended = false;
+        for _ in 0..LOG_PAGES {
             let (rows, reply) = self.command(&format!("/fetch {target} after={cursor} limit={PAGE}"))?;
             let lines: Vec<LogLine> = rows
                 .iter()
                 .filter_map(|row| LogLine::read(&Fields::parse(row)))
-                .filter(|line| line.id > cursor)
+                // Of another conversation nothing was asked for, and its numbers are others.
+                .filter(|line| line.id > cursor && line.conversation(&me) == *target)
                 .collect();
-            let Some(last) = lines.iter().map(|line| line.id).max() else { break };
-            self.take_log(&lines)?;
-            cursor = last;
-            if reply.key("more") != Some("yes") {
+            if let Some(last) = lines.iter().map(|line| line.id).max() {
+                self.take_log(&lines)?;
+                cursor = last;
+            }
+            ended = reply.key("more") != Some("yes");
+            if ended || lines.is_empty() {
                 break;
             }
         }
-        if let Target::Room(room) = target {
+        if let Target::Room(room) = target
+            && ended
+        {
             self.transact(|tx| read_to_end(tx, room))?;
         }
-        if cursor > begun {
+        if cursor > 0 && (cursor > begun || is_unread) {
             self.mark_read(target, cursor)?;
         }
         Ok(())
@@ -142,12 +164,41 @@ impl Client<'_> {
         Ok(())
     }
 
+    /// Reads the log of a room from the cursor up to a time, while signals are being read.
+    fn read_log_until(&mut self, room: &SealedRoom, until_ms: u64) -> Result<(), Failure> {
+        let target = Target::Room(wire_room(room)?);
+        let mut cursor = self.transact(|tx| Ok(tx.cursor(&target).unwrap_or(0)))?;
+        loop {
+            let answer = self.ask(&format!("/fetch {target} after={cursor} limit={PAGE}"))?;
+            // Who is not in the room for the server (any more) has nothing to lose there.
+            let Ok(reply) = answer.reply else { return Ok(()) };
+            let lines: Vec<LogLine> = answer
+                .rows
+                .iter()
+                .filter_map(|row| LogLine::read(&Fields::parse(row)))
+                .filter(|line| line.id > cursor)
+                .collect();
+            let Some(last) = lines.iter().map(|line| line.id).max() else { return Ok(()) };
+            let until = lines.iter().position(|line| line.time.as_millis() > until_ms).unwrap_or(lines.len());
+            // The signals are being read: what lacks one waits.
+            self.take_lines(lines.get(..until).unwrap_or_default(), BTreeSet::from([Wish::Signals]))?;
+            if until < lines.len() || reply.key("more") != Some("yes") {
+                return Ok(());
+            }
+            cursor = last;
+        }
+    }
+
     /// Takes in lines of logs, in order: live ones and those of a page alike.
     pub(super) fn take_log(&mut self, lines: &[LogLine]) -> Result<(), Failure> {
+        self.take_lines(lines, BTreeSet::new())
+    }
+
+    /// What was asked for once (`tried`) and did not help is not asked for again: a log of junk costs one
+    /// question.
+    fn take_lines(&mut self, lines: &[LogLine], mut tried: BTreeSet<Wish>) -> Result<(), Failure> {
         let me = self.transact(|tx| account(tx))?;
         let mut rest = lines;
-        // What was asked for once and did not help is not asked for again: a log of junk costs one question.
-        let mut tried = BTreeSet::new();
         while !rest.is_empty() {
             let mut shown = self.store.shown().take();
             let took = self.transact(|tx| {
@@ -224,7 +275,16 @@ impl Client<'_> {
     pub(super) fn read_signals(&mut self) -> Result<(), Failure> {
         let mut after = 0;
         for _ in 0..SIGNAL_PAGES {
-            let (rows, reply) = self.command(&format!("/signals after={after}"))?;
+            let answer = match after {
+                0 => self.ask("/signals")?,
+                after => self.ask(&format!("/signals after={after}"))?,
+            };
+            let (rows, reply) = match answer.reply {
+                Ok(reply) => (answer.rows, reply),
+                // A server without pages of signals: the rest comes once these are erased.
+                Err(refusal) if after > 0 && refusal.code == "syntax" => break,
+                Err(refusal) => return Err(refusal.into()),
+            };
             let signals: Vec<SignalLine<'_>> =
                 rows.iter().filter_map(|row| SignalLine::read(&Fields::parse(row)).ok()).collect();
             let Some(last) = signals.iter().map(|signal| signal.id).max() else { break };
@@ -245,7 +305,11 @@ impl Client<'_> {
             let (done, wish, after, erase) = self.transact(|tx| {
                 let (mut after, mut erase) = (After::default(), Vec::new());
                 for (i, signal) in rest.iter().take(BATCH).enumerate() {
-                    match take_signal(tx, signal, &mut after)? {
+                    let mut taken = take_signal(tx, signal, false, &mut after)?;
+                    if matches!(&taken, Some(Taken::Wants(wish @ Wish::Log(..))) if tried.contains(wish)) {
+                        taken = take_signal(tx, signal, true, &mut after)?;
+                    }
+                    match taken {
                         Some(Taken::Done) => erase.push(signal.id),
                         Some(Taken::Wants(wish)) if !tried.contains(&wish) => return Ok((i, Some(wish), after, erase)),
                         Some(Taken::Wants(Wish::List(_))) => {
@@ -291,7 +355,7 @@ impl Client<'_> {
                             sender: held.sender.clone(),
                             body: &held.body,
                         };
-                        take_signal(tx, &signal, &mut after)?.unwrap_or(Taken::Done)
+                        take_signal(tx, &signal, true, &mut after)?.unwrap_or(Taken::Done)
                     }
                     Some(target) => {
                         let line = LogLine {
@@ -328,6 +392,7 @@ impl Client<'_> {
             Wish::List(user) => self.learn_or_alarm(user),
             Wish::Roster(room) => self.read_roster(room),
             Wish::Signals => self.read_signals(),
+            Wish::Log(room, until_ms) => self.read_log_until(room, *until_ms),
         }
     }
 

@@ -13,7 +13,7 @@ use downstream::e2e::state::{Change, State};
 use downstream::protocol::{PostKey, RoomName, Target, UserName};
 
 use super::deliver::Delivered;
-use super::directory::{Learned, no_keys_of};
+use super::directory::{Learned, current_devices, no_keys_of};
 use super::{
     Client, Os, alarm, cannot_seal, is_sealed_room, list, no_random, notice, now, sealed_room, sealed_user, state,
     wire_user,
@@ -106,7 +106,7 @@ impl Client<'_> {
                     Err(failure) if failure.exit == Exit::Network => {}
                     other => other?,
                 }
-                self.queue_room(room, content.into(), Some(key))?
+                self.queue_room(room, content.into(), Some(key), false)?
             }
         };
         self.deliver(id, target, Some(lines.msg_id))
@@ -120,7 +120,7 @@ impl Client<'_> {
         let key = post_key()?;
         match target {
             Target::User(user) => self.queue_direct(user, content.into(), Some(&key)).map(drop),
-            Target::Room(room) => self.queue_room(room, content.into(), Some(&key)).map(drop),
+            Target::Room(room) => self.queue_room(room, content.into(), Some(&key), false).map(drop),
         }
     }
 
@@ -150,9 +150,10 @@ impl Client<'_> {
         Ok(self.queue_direct(to, content.into(), None)?.0)
     }
 
-    /// Seals for a room, for the filters.
-    pub(crate) fn seal_room(&mut self, room: &RoomName, content: Content) -> Result<SealedLines, Failure> {
-        Ok(self.queue_room(room, content.into(), None)?.0)
+    /// Seals for a room, for the filters. `alone` refuses, before anything is spent, a message that signals
+    /// have to go before.
+    pub(crate) fn seal_room(&mut self, room: &RoomName, content: Content, alone: bool) -> Result<SealedLines, Failure> {
+        Ok(self.queue_room(room, content.into(), None, alone)?.0)
     }
 
     pub(super) fn queue_direct(
@@ -194,6 +195,7 @@ impl Client<'_> {
         room: &RoomName,
         body: Body,
         key: Option<&PostKey>,
+        alone: bool,
     ) -> Result<(SealedLines, u64), Failure> {
         let name = sealed_room(room)?;
         let target = Target::Room(room.clone());
@@ -208,6 +210,10 @@ impl Client<'_> {
                 Step::Lists(users) => return Ok(Step::Lists(users)),
                 Step::Bundles(devices) => return Ok(Step::Bundles(devices)),
             };
+            if alone && !sealed.signals.is_empty() {
+                return Err(Failure::usage("room keys have to be sent first, so --raw is not enough")
+                    .hint("use it without --raw"));
+            }
             let epoch = state(tx)?.rooms.get(&id).map_or(0, |room| room.roster.head().0);
             use_bundles(tx, &sealed.message.change)?;
             tx.apply(sealed.message.change);
@@ -272,6 +278,10 @@ impl Client<'_> {
         let allowed = self.transact(|tx| {
             let known = state(tx)?;
             let Some(conversation) = known.direct(&to.user) else { return Ok(None) };
+            // The device is what the envelope says: only one that could be answered is worth a row.
+            if !is_current(known, to) {
+                return Ok(None);
+            }
             let peer = known.peers.get(to).cloned().unwrap_or_default();
             let Some(next) = peer.reset_after(error, mark, now()) else { return Ok(None) };
             tx.apply(Change { peers: vec![(to.clone(), Some(next))], ..Change::default() });
@@ -387,7 +397,7 @@ impl Client<'_> {
                 Step::Done(done) => return Ok((done, lacking.bundles)),
                 Step::Lists(users) => self.fetch_lists(&users, room, &mut lacking)?,
                 Step::Bundles(devices) => {
-                    let missing = self.fetch_bundles(&devices)?;
+                    let missing = self.fetch_bundles(&devices, room.is_some())?;
                     if missing.iter().all(|device| lacking.bundles.contains(device)) && !missing.is_empty() {
                         return Err(cannot_seal(SealError::NeedBundles(missing)));
                     }
@@ -503,6 +513,11 @@ fn queue_signals(tx: &mut Tx<'_>, signals: &[(UserName, String)]) -> Result<(), 
         tx.queue(Outgoing { line, room: None, epoch: 0, inner: None, made_ms: now().ms(), tries: 0 })?;
     }
     Ok(())
+}
+
+/// Whether a device is listed by its account, in its time.
+pub(super) fn is_current(known: &State, device: &Address) -> bool {
+    current_devices(known, &device.user).contains(&device.device)
 }
 
 fn room_id(tx: &Tx<'_>, name: &SealedRoom) -> Result<RoomId, Failure> {

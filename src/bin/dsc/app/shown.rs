@@ -2,7 +2,7 @@
 
 use downstream::e2e::inner::{Body, ChangeKind, Inner};
 use downstream::e2e::name::Address;
-use downstream::protocol::{Timestamp, UserName};
+use downstream::protocol::{Fields, Timestamp, UserName};
 
 use super::{Client, device_name, receive, sealed_user, take};
 use crate::error::Failure;
@@ -85,6 +85,20 @@ pub(crate) fn entry_event(tx: &Tx<'_>, me: &UserName, entry: &Entry) -> Result<O
     })
 }
 
+/// The message of a row of a log: from the history, or as the server has it, if it is in clear and may be.
+pub(crate) fn message_of_row(tx: &Tx<'_>, me: &UserName, row: &Fields<'_>) -> Result<Option<Message>, Failure> {
+    let Some(line) = take::LogLine::read(row) else { return Ok(None) };
+    let conversation = line.conversation(me);
+    let event = match tx.entry(&conversation, line.id)? {
+        Some(entry) => entry_event(tx, me, &entry)?,
+        None => take::unkept(tx, me, &line, &conversation)?,
+    };
+    Ok(match event {
+        Some(Event::Message(message)) => Some(message),
+        _ => None,
+    })
+}
+
 impl Client<'_> {
     /// A page of a conversation: the lines of the server's log, each answered from the history, where it
     /// stands once it was read. What is new is taken in first.
@@ -101,14 +115,16 @@ impl Client<'_> {
         let bound = bound.map(|(key, id)| format!(" {key}={id}")).unwrap_or_default();
         let (rows, _) = self.command(&format!("/fetch {target}{bound} limit={limit}"))?;
         let lines: Vec<take::LogLine> =
-            rows.iter().filter_map(|row| take::LogLine::read(&downstream::protocol::Fields::parse(row))).collect();
+            rows.iter().filter_map(|row| take::LogLine::read(&Fields::parse(row))).collect();
         let events = self.transact(|tx| {
             let me = receive::account(tx)?;
             let mut events = Vec::new();
-            for line in &lines {
+            let read = tx.cursor(target).unwrap_or(0);
+            // What came since is new, and for the next time.
+            for line in lines.iter().filter(|line| line.id <= read && line.conversation(&me) == *target) {
                 match tx.entry(target, line.id)? {
                     Some(entry) => events.extend(entry_event(tx, &me, &entry)?),
-                    None => events.extend(take::unkept(&me, line, target)),
+                    None => events.extend(take::unkept(tx, &me, line, target)?),
                 }
             }
             Ok(events)

@@ -23,7 +23,9 @@ use crate::store::{Entry, Held, Tx, What};
 /// Accounts that are known at most: whoever can make accounts could otherwise fill this device with first
 /// contacts. Far above the people of a server that somebody hosts for themselves.
 const CONTACTS_MAX: usize = 20_000;
-/// Seconds between two requests for the same chain.
+/// The name under which the server has files that it cannot read.
+const SEALED_FILE: &str = "sealed";
+/// Seconds between two requests to one device for its chain in one room.
 const ASK_CHAIN_EVERY: u64 = 3600;
 
 /// A line of a log.
@@ -74,6 +76,8 @@ pub(super) enum Wish {
     List(User),
     Roster(SealedRoom),
     Signals,
+    /// The log of a room, up to a time (Unix milliseconds).
+    Log(SealedRoom, u64),
 }
 
 /// What is to be done once a batch is committed.
@@ -103,8 +107,15 @@ pub(super) fn take_line(
     conversation: &Target,
     after: &mut After,
 ) -> Result<Taken, Failure> {
+    let e2e_room = is_in_sealed_room(tx, conversation)?;
     let body = match &line.what {
         LogWhat::Body(body) => body,
+        // What was sealed is announced by a message that says what it is.
+        LogWhat::File { name, .. } if e2e_room && name == SEALED_FILE => return Ok(Taken::Done),
+        LogWhat::File { .. } if e2e_room => {
+            after.events.push(unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain));
+            return Ok(Taken::Done);
+        }
         LogWhat::File { size, sha256, name } => {
             let content = Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() };
             after.events.push(Event::Message(plain_message(me, line, conversation, content)));
@@ -112,10 +123,6 @@ pub(super) fn take_line(
         }
     };
     let sealed = body.starts_with(armour::BODY_PREFIX);
-    let e2e_room = match conversation {
-        Target::Room(room) => is_sealed_room(tx, room)?,
-        Target::User(_) => false,
-    };
     if !sealed && !e2e_room {
         let entry = Entry {
             target: conversation.clone(),
@@ -188,6 +195,14 @@ pub(super) fn take_line(
         });
     }
     Ok(Taken::Done)
+}
+
+/// Whether a conversation is a room in which nothing is said in clear.
+fn is_in_sealed_room(tx: &Tx<'_>, conversation: &Target) -> Result<bool, Failure> {
+    match conversation {
+        Target::Room(room) => is_sealed_room(tx, room),
+        Target::User(_) => Ok(false),
+    }
 }
 
 /// Whether the sender would be one account more than are kept.
@@ -320,7 +335,7 @@ pub(super) fn hold(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, after
         && let Ok(Envelope::Group(group)) = Envelope::parse(&raw)
     {
         let from = Address { user: sealed_user(&line.sender)?, device: group.device };
-        let key = format!("asked/{}", group.chain);
+        let Some(key) = may_have_chain(state(tx)?, &from, group.room) else { return Ok(()) };
         let last = tx.setting(&key).and_then(|bytes| bytes.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes);
         if now().secs().saturating_sub(last) >= ASK_CHAIN_EVERY {
             tx.set_setting(&key, &now().secs().to_be_bytes());
@@ -328,6 +343,19 @@ pub(super) fn hold(tx: &mut Tx<'_>, line: &LogLine, conversation: &Target, after
         }
     }
     Ok(())
+}
+
+/// Where it is noted when a device was asked for its chain in a room; `None` if it can have none there.
+///
+/// Chain and device are unauthenticated words of whoever sent the line: nobody outside the roster is asked,
+/// and there is one note for each device that the account lists and one for all that it does not (yet), so
+/// that junk makes neither signals nor notes without end.
+fn may_have_chain(known: &State, from: &Address, room: RoomId) -> Option<String> {
+    let roster = &known.rooms.get(&room)?.roster;
+    roster.members().iter().find(|member| member.user == from.user)?;
+    let listed = known.contacts.get(&from.user).and_then(|contact| contact.device(from.device));
+    let device = listed.map(|cert| cert.address().device.to_string()).unwrap_or_default();
+    Some(format!("asked/{room}/{}/{device}", from.user))
 }
 
 /// Lines that waited for a key until there was no time or room for them any more.
@@ -347,10 +375,12 @@ pub(super) fn let_go(tx: &mut Tx<'_>, lines: &[Held], after: &mut After) -> Resu
     Ok(())
 }
 
-/// Opens a signal; `None` if it is for another device.
+/// Opens a signal; `None` if it is for another device. A link that would take the place of an older one is
+/// taken once its room's log was read up to it (`read`): what was said in the older chain would be lost.
 pub(super) fn take_signal(
     tx: &mut Tx<'_>,
     signal: &SignalLine<'_>,
+    read: bool,
     after: &mut After,
 ) -> Result<Option<Taken>, Failure> {
     let Some(known) = tx.state() else { return Ok(None) };
@@ -381,12 +411,14 @@ pub(super) fn take_signal(
         Err(Error::NeedRoster) => {
             // While the roster is behind what others know, nothing is sent there.
             let heard = state(tx)?.epoch_of_link(&line, now(), &mut Os);
-            let Some((room, epoch)) = heard else { return Ok(Some(Taken::Hold)) };
+            let Some((room, epoch, member)) = heard else { return Ok(Some(Taken::Hold)) };
             let Some(name) = state(tx)?.rooms.get(&room).map(|room| room.roster.name().clone()) else {
                 return Ok(Some(Taken::Hold));
             };
-            let change = state(tx)?.hold_room(&room, epoch);
-            tx.apply(change);
+            if member {
+                let change = state(tx)?.hold_room(&room, epoch);
+                tx.apply(change);
+            }
             return Ok(Some(Taken::Wants(Wish::Roster(name))));
         }
         Err(error) => {
@@ -399,6 +431,9 @@ pub(super) fn take_signal(
             return Ok(Some(Taken::Done));
         }
     };
+    if !read && let Some(room) = displaces(state(tx)?, &opened) {
+        return Ok(Some(Taken::Wants(Wish::Log(room, signal.time.as_millis()))));
+    }
     before_commit(tx, &opened, &sender, after)?;
     let shown = format!("{sender}/{}", device_name(tx, &opened.from));
     match &opened.inner.body {
@@ -421,6 +456,16 @@ pub(super) fn take_signal(
     }
     tx.apply(opened.change);
     Ok(Some(Taken::Done))
+}
+
+/// The room in which an opened link takes the place of an older one of the same device: only so many of each
+/// are kept, and whoever was away for longer than that gets all of them before the first line of the log.
+fn displaces(state: &State, opened: &Opened) -> Option<SealedRoom> {
+    let Body::SenderKey(skdm) = &opened.inner.body else { return None };
+    let room = state.rooms.get(&skdm.room)?;
+    let (_, chains) = opened.change.chains.iter().find(|(id, _)| *id == skdm.room)?;
+    let replaced = chains.held() <= room.chains.held() && *chains.to_row() != *room.chains.to_row();
+    replaced.then(|| room.roster.name().clone())
 }
 
 pub(super) fn held_signal(signal: &SignalLine<'_>) -> Held {
@@ -494,21 +539,31 @@ pub(crate) fn meaning(error: Error) -> &'static str {
 
 /// What is shown of a line that the history does not hold: clear text as it is, an envelope that was read
 /// and is not kept any more (or never was for this device) as a word.
-pub(super) fn unkept(me: &UserName, line: &LogLine, conversation: &Target) -> Option<Event> {
-    match &line.what {
+pub(super) fn unkept(
+    tx: &Tx<'_>,
+    me: &UserName,
+    line: &LogLine,
+    conversation: &Target,
+) -> Result<Option<Event>, Failure> {
+    let e2e_room = is_in_sealed_room(tx, conversation)?;
+    let refused = || unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain);
+    let content = match &line.what {
+        LogWhat::File { name, .. } if e2e_room && name == SEALED_FILE => return Ok(None),
+        LogWhat::File { .. } if e2e_room => return Ok(Some(refused())),
         LogWhat::File { size, sha256, name } => {
-            let content = Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() };
-            Some(Event::Message(plain_message(me, line, conversation, content)))
+            Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() }
         }
-        LogWhat::Body(body) if body.starts_with(armour::BODY_PREFIX) => Some(Event::Unreadable {
-            target: conversation.to_string(),
-            sender: line.sender.to_string(),
-            id: Some(line.id),
-            code: "not-kept".to_owned(),
-            text: "read before and not kept, or not sealed for this device".to_owned(),
-        }),
-        LogWhat::Body(body) => {
-            Some(Event::Message(plain_message(me, line, conversation, Content::Text { text: body.clone() })))
+        LogWhat::Body(body) if body.starts_with(armour::BODY_PREFIX) => {
+            return Ok(Some(Event::Unreadable {
+                target: conversation.to_string(),
+                sender: line.sender.to_string(),
+                id: Some(line.id),
+                code: "not-kept".to_owned(),
+                text: "read before and not kept, or not sealed for this device".to_owned(),
+            }));
         }
-    }
+        LogWhat::Body(_) if e2e_room => return Ok(Some(refused())),
+        LogWhat::Body(body) => Content::Text { text: body.clone() },
+    };
+    Ok(Some(Event::Message(plain_message(me, line, conversation, content))))
 }

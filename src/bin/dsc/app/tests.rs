@@ -11,7 +11,7 @@ mod world;
 use downstream::protocol::{RoomName, Target, UserName};
 
 use self::world::{Person, World};
-use super::{Content, Member};
+use super::{Content, Member, Reading};
 use crate::error::Exit;
 use crate::event::{Event, Mark};
 
@@ -335,14 +335,186 @@ fn who_was_put_out_is_heard_no_more_once_the_log_was_read() {
         carol.send("#r", "one");
         bob.fetch();
         // What Carol seals now comes after she was put out.
-        let late = carol.by_hand(|client| client.seal_room(&room("#r"), text("two"))).unwrap();
+        let late = carol.by_hand(|client| client.seal_room(&room("#r"), text("two"), false)).unwrap();
         alice.with(|client| client.change_member(&room("#r"), &user("carol"), Member::Kick, None)).unwrap();
         if live {
-            bob.with(|client| client.live(&["roster #r 4".to_owned()])).unwrap();
+            bob.with(|client| client.live(&["roster #r 4".to_owned()], Reading::All)).unwrap();
         } else {
             assert!(texts(&bob.fetch()).is_empty());
         }
         world.inject("#r", "carol", &late.body);
         assert_eq!(texts(&bob.fetch()), ["carol: cannot open (not-member)"], "live: {live}");
     }
+}
+
+#[test]
+fn a_device_list_that_was_not_published_is_published_later() {
+    for lost in ["/keys put", "/signal"] {
+        let (world, mut alice, mut bob) = two();
+        alice.send("bob", "before");
+        bob.fetch();
+        let mut phone = Person::without_keys(&world, "alice");
+        let (waiting, code) = phone.with(|client| client.link_begin(&user("alice"))).unwrap();
+        let code = downstream::e2e::link::Code::parse(&code).unwrap();
+        let mut approve = || alice.with(|client| client.link_approve(&code, &|_| Ok(())));
+        world.lose_next_question(lost);
+        assert_eq!(approve().unwrap_err().exit, Exit::Network);
+        approve().unwrap();
+        assert!(phone.with(|client| client.link_look(&waiting)).unwrap());
+        let events = alice.fetch();
+        assert!(!events.iter().any(|e| matches!(e, Event::Alarm { .. })), "{lost}: {events:?}");
+        alice.send("bob", "after");
+        assert_eq!(texts(&bob.fetch()), ["alice: after"]);
+        bob.send("alice", "to both");
+        assert_eq!(texts(&phone.fetch()), ["alice: after", "bob: to both"]);
+    }
+}
+
+#[test]
+fn nobody_outside_silences_a_room() {
+    let (world, mut alice, mut bob) = two();
+    let mut carol = Person::begin(&world, "carol");
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    carol.with(|client| client.join(&room("#r"))).unwrap();
+    alice.fetch();
+    alice.with(|client| client.change_member(&room("#r"), &user("carol"), Member::Kick, None)).unwrap();
+    bob.fetch();
+    carol.claim_epoch(&user("bob"), &room("#r"), u32::MAX);
+    bob.fetch();
+    bob.with(|client| client.live(&["roster #r 4000000000".to_owned()], Reading::All)).unwrap();
+    bob.send("#r", "still here");
+    assert_eq!(texts(&alice.fetch()), ["bob: still here"]);
+}
+
+#[test]
+fn devices_that_the_server_makes_up_leave_nothing_behind() {
+    let (world, mut alice, mut bob) = two();
+    alice.send("bob", "one");
+    bob.fetch();
+    bob.send("alice", "two");
+    alice.fetch();
+    alice.send("bob", "three");
+    let before = bob.peers();
+    let body = world.bodies().pop().unwrap();
+    let mut raw = downstream::e2e::armour::envelope(&body).unwrap();
+    bob.fetch();
+    for device in 0..20_u8 {
+        raw[2..18].copy_from_slice(&[device; 16]);
+        world.inject("bob", "alice", &downstream::e2e::armour::body(&raw));
+    }
+    assert_eq!(texts(&bob.fetch()), ["alice: cannot open (no-session)"; 20]);
+    assert_eq!(bob.peers(), before);
+}
+
+#[test]
+fn a_room_is_asked_for_one_chain_an_hour_of_each_device() {
+    let (world, mut alice, mut bob) = two();
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    alice.send("#r", "one");
+    bob.fetch();
+    let body = world.bodies().pop().unwrap();
+    let mut raw = downstream::e2e::armour::envelope(&body).unwrap();
+    world.forget_questions();
+    for chain in 0..20_u8 {
+        raw[38..54].copy_from_slice(&[chain; 16]);
+        world.inject("#r", "alice", &downstream::e2e::armour::body(&raw));
+        raw[18..34].copy_from_slice(&[chain; 16]);
+        world.inject("#r", "alice", &downstream::e2e::armour::body(&raw));
+        raw = downstream::e2e::armour::envelope(&body).unwrap();
+    }
+    bob.fetch();
+    let asked = world.questions().iter().filter(|question| question.starts_with("/signal alice")).count();
+    assert_eq!(asked, 1);
+}
+
+#[test]
+fn a_name_stands_for_the_room_that_was_first_met_under_it() {
+    let (world, mut alice, mut bob) = two();
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    let seed = alice.seed();
+    world.forget_room("#r");
+    let mut mallory = Person::begin(&world, "mallory");
+    mallory.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    world.let_in("#r", "alice");
+    // Alice begins anew in the same home: what she knew of rooms is gone, but for their names.
+    alice.begin_again(seed);
+    let events = alice.fetch();
+    assert!(texts(&events).contains(&"!! room-changed".to_owned()), "{events:?}");
+    assert_eq!(alice.try_send("#r", "secret").unwrap_err().exit, Exit::Usage);
+}
+
+#[test]
+fn nothing_in_clear_is_shown_of_a_sealed_room() {
+    let (world, mut alice, mut bob) = two();
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    world.inject("#r", "alice", "made up, before bob came");
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    assert_eq!(texts(&bob.page("#r")), ["alice: cannot open (plain)"]);
+    let (events, done) = bob.shown(|client| {
+        let file = |id: u64, name: &str| {
+            let hash = "00".repeat(32);
+            format!("file {id} 2026-01-01T00:00:00.000Z #r alice file=1 size=5 sha256={hash} :{name}")
+        };
+        let forged = "msg 99999999999999999999999 2026-01-01T00:00:00.000Z #r alice e2e=yes device=3f2a :believe me";
+        let lines =
+            [file(2, "from alice.txt"), file(3, "sealed"), forged.to_owned(), "dsc alarm fork #r :x".to_owned()];
+        client.live(&lines, Reading::All)
+    });
+    done.unwrap();
+    assert_eq!(texts(&events), ["alice: cannot open (plain)"]);
+    assert!(!events.iter().any(|e| matches!(e, Event::Server { .. })), "{events:?}");
+}
+
+#[test]
+fn a_live_session_with_one_person_takes_nobody_else_s_words() {
+    let (world, mut alice, mut bob) = two();
+    let mut carol = Person::begin(&world, "carol");
+    alice.send("bob", "from alice");
+    carol.send("bob", "from carol");
+    let only = [to("alice")];
+    let lines: Vec<String> = ["alice", "carol"]
+        .iter()
+        .map(|name| world.answer("bob", &format!("/fetch {name}")).lines().next().unwrap()[2..].to_owned())
+        .collect();
+    let (events, done) = bob.shown(|client| client.live(&lines, Reading::Only(&only)));
+    done.unwrap();
+    assert_eq!(texts(&events), ["alice: from alice"]);
+    assert_eq!(texts(&bob.fetch()), ["carol: from carol"]);
+}
+
+#[test]
+fn a_room_s_key_is_not_spent_on_a_line_that_is_not_printed() {
+    let (world, mut alice, mut bob) = two();
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    alice.fetch();
+    // What it takes is at hand, as after `dsc import`.
+    let rows = world.answer("alice", "/keys get bob");
+    alice.by_hand(|client| client.import_rows(&rows)).unwrap();
+    let alone = alice.by_hand(|client| client.seal_room(&room("#r"), text("hi"), true)).unwrap_err();
+    assert_eq!(alone.exit, Exit::Usage);
+    let lines = alice.by_hand(|client| client.seal_room(&room("#r"), text("hi"), false)).unwrap();
+    assert_eq!(lines.signals.len(), 1);
+    alice.by_hand(|client| client.seal_room(&room("#r"), text("again"), true)).unwrap();
+}
+
+#[test]
+fn the_new_identity_of_one_member_silences_nobody() {
+    let (world, mut alice, mut bob) = two();
+    let mut carol = Person::begin(&world, "carol");
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    bob.with(|client| client.join(&room("#r"))).unwrap();
+    carol.with(|client| client.join(&room("#r"))).unwrap();
+    // The lists are known, no session is.
+    for name in ["bob", "carol"] {
+        let name = downstream::e2e::name::User::parse(name).unwrap();
+        alice.with(|client| client.learn(&name).map(drop)).unwrap();
+    }
+    world.forget_keys("carol");
+    Person::begin(&world, "carol");
+    alice.send("#r", "to whoever hears");
+    assert_eq!(texts(&bob.fetch()), ["alice: to whoever hears"]);
 }

@@ -73,7 +73,7 @@ pub fn login(ctx: &mut Context, new: &NewStore) -> Result<(), Failure> {
     connection.quit();
     match keys {
         // The login itself is done; what is missing is said.
-        Err(Failure { exit: Exit::NoSession, message, hint }) => {
+        Err(Failure { exit: Exit::NoSession, message, hint, .. }) => {
             let hint = hint.map(|hint| format!(": {hint}")).unwrap_or_default();
             let (kind, subject) = ("no-keys".to_owned(), Some(user.to_string()));
             ctx.out.show(&Event::Notice { kind, subject, text: message + &hint })
@@ -103,7 +103,7 @@ pub fn logout(ctx: &mut Context) -> Result<(), Failure> {
             connection.quit();
         }
         // The server does not take the token: there is nothing to give back.
-        Err(failure) if failure.exit == Exit::Refused => {}
+        Err(failure) if failure.exit == Exit::Refused && !failure.temporary => {}
         Err(failure) => return Err(failure),
     }
     forget_token(ctx)?;

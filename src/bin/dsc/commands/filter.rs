@@ -31,16 +31,11 @@ pub(crate) fn seal(ctx: &mut Context, seal: &Seal) -> Result<(), Failure> {
         (Some(user), _) => (user.to_string(), offline(ctx, |client| client.seal_direct(user, Content::Text(text)))?),
         (None, Some(room)) => {
             let name = &room.0;
-            (name.to_string(), offline(ctx, |client| client.seal_room(name, Content::Text(text)))?)
+            (name.to_string(), offline(ctx, |client| client.seal_room(name, Content::Text(text), seal.raw))?)
         }
         (None, None) => return Err(Failure::usage("give --to USER or --room ROOM")),
     };
     if seal.raw {
-        if !lines.signals.is_empty() {
-            return Err(
-                Failure::usage("room keys have to be sent first, so --raw is not enough").hint("use it without --raw")
-            );
-        }
         return ctx.out.print(&format!("{}\n", lines.body.strip_prefix("e2e:").unwrap_or(&lines.body)));
     }
     for (user, body) in &lines.signals {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use downstream::protocol::{Fields, Label, LineFault, LineSplitter, MessageLine, PostKey, Target, UserName};
 
 use super::talk::check_text;
-use crate::app::{self, Client, Content, Delivered, Reading, entry_event};
+use crate::app::{self, Client, Content, Delivered, Reading, message_of_row};
 use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Reply};
@@ -110,20 +110,24 @@ impl Out {
 struct Input {
     file: File,
     lines: LineSplitter,
+    /// Read and not done yet: what a lost connection leaves is done in the next.
+    pending: VecDeque<Result<String, String>>,
     ended: bool,
-    /// Lines that were read and are not done yet. They outlive a connection.
-    waiting: VecDeque<Result<String, String>>,
 }
 
 impl Input {
     fn open() -> Result<Input, Failure> {
         let fd =
             rustix::io::dup(std::io::stdin()).map_err(|error| Failure::failed(format!("standard input: {error}")))?;
-        let lines = LineSplitter::new(downstream::protocol::MAX_LINE);
-        Ok(Input { file: File::from(fd), lines, ended: false, waiting: VecDeque::new() })
+        Ok(Input {
+            file: File::from(fd),
+            lines: LineSplitter::new(downstream::protocol::MAX_LINE),
+            pending: VecDeque::new(),
+            ended: false,
+        })
     }
 
-    /// Reads once; what whole lines there are wait to be done.
+    /// Reads once, and keeps the whole lines of it.
     fn read(&mut self) -> Result<(), Failure> {
         let mut bytes = vec![0; INPUT_CHUNK];
         let read = match self.file.read(&mut bytes) {
@@ -135,12 +139,12 @@ impl Input {
         };
         if read == 0 && !self.ended && self.lines.is_inside_line() {
             // Of a program that died in the middle of it: half a message is not sent.
-            self.waiting.push_back(Err("the input ended within this line: it was not done".to_owned()));
+            self.pending.push_back(Err("the input ended within this line: it was not done".to_owned()));
         }
         self.ended = read == 0;
         self.lines.fill(bytes.get(..read).unwrap_or_default());
         while let Some(line) = self.lines.next_line() {
-            self.waiting.push_back(line.map(str::to_owned).map_err(|fault| unreadable(fault).to_owned()));
+            self.pending.push_back(line.map(str::to_owned).map_err(|fault| unreadable(fault).to_owned()));
         }
         Ok(())
     }
@@ -163,7 +167,7 @@ pub(crate) fn pipe(ctx: &mut Context) -> Result<(), Failure> {
         match session(ctx, &mut input) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            Err(failure) if failure.exit == Exit::Network => {
+            Err(failure) if failure.is_passing() => {
                 let me = own(ctx)?;
                 let json = ctx.out.is_json();
                 let notice = Event::Notice {
@@ -206,12 +210,13 @@ fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
     }
     let mut upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
     loop {
-        let events = wait(&mut connection, input, upkeep)?;
+        let events =
+            if input.pending.is_empty() && !input.ended { wait(&mut connection, input, upkeep)? } else { Vec::new() };
         let mut client = Client { store, server: &mut connection, show: &mut show };
-        if client.live(&events)?.is_some() {
+        if client.live(&events, Reading::All)?.is_some() {
             return Ok(false);
         }
-        while let Some(line) = input.waiting.pop_front() {
+        while let Some(line) = input.pending.pop_front() {
             let asked = match line {
                 Ok(line) if line.trim().is_empty() => continue,
                 Ok(line) => read_line(&line, json),
@@ -237,14 +242,11 @@ fn session(ctx: &mut Context, input: &mut Input) -> Result<bool, Failure> {
     }
 }
 
-/// What comes next: events, or lines of the program, which then wait in `input`.
+/// Waits for what comes next: events, or lines of the program, which wait in `input` then.
 fn wait(connection: &mut Connection, input: &mut Input, upkeep: Instant) -> Result<Vec<String>, Failure> {
-    let mut events = Vec::new();
-    // Lines that an earlier connection left are not kept waiting.
-    let mut deadline = if input.waiting.is_empty() { upkeep } else { Instant::now() };
+    let (mut events, mut deadline) = (Vec::new(), upkeep);
     while events.len() < EVENTS_AT_ONCE {
-        let wake = connection.next_event(Some(input.file.as_fd()), Some(deadline))?;
-        match wake {
+        match connection.next_event(Some(input.file.as_fd()), Some(deadline))? {
             Wake::Event(line) => events.push(line),
             Wake::Input => {
                 input.read()?;
@@ -287,8 +289,12 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
                 let answer = match sent {
                     Ok(delivered) => Reply { keys: keys_of(&delivered), ..reply(true) },
                     Err(failure) => {
+                        let unsealed = failure.exit == Exit::Network && lost.is_none();
+                        // The hint says that it waits in the outbox, where it does: a connection that is lost
+                        // before anything was sealed leaves nothing there.
                         let text = match &failure.hint {
                             Some(hint) => format!("{failure}; {hint}"),
+                            None if unsealed => format!("{failure}; it was not sealed yet: say it again"),
                             None => failure.to_string(),
                         };
                         let keys = vec![("to".to_owned(), target.to_string())];
@@ -313,12 +319,9 @@ fn do_one(client: &mut Client<'_>, asked: Asked) -> Result<(), Failure> {
                 Ok(answer) => answer,
                 Err(lost) => {
                     let failure = Failure::from(lost);
-                    let text = Some(format!("{failure}; whether the server has done it is not known"));
-                    (client.show)(&Event::Reply(Reply {
-                        code: Some(code_of(&failure).to_owned()),
-                        text,
-                        ..reply(false)
-                    }))?;
+                    let (code, text) =
+                        (code_of(&failure).to_owned(), format!("{failure}; whether it was done is not known"));
+                    (client.show)(&Event::Reply(Reply { code: Some(code), text: Some(text), ..reply(false) }))?;
                     return Err(failure);
                 }
             };
@@ -361,7 +364,8 @@ fn code_of(failure: &Failure) -> &'static str {
     }
 }
 
-/// The rows of an answer, with the text of envelopes that this device has opened.
+/// The rows of an answer, with the text of envelopes that this device has opened. Of a message's row only
+/// what dsc knows is passed on: whether it was sealed, and by which device, is not the server's to say.
 fn open_rows(client: &mut Client<'_>, answer: &Answer) -> Result<Vec<String>, Failure> {
     if !answer.rows.iter().any(|row| row.starts_with("msg ")) {
         return Ok(answer.rows.clone());
@@ -370,16 +374,13 @@ fn open_rows(client: &mut Client<'_>, answer: &Answer) -> Result<Vec<String>, Fa
         let me = app::own_name(tx)?;
         let mut rows = Vec::with_capacity(answer.rows.len());
         for row in &answer.rows {
-            let known = match MessageLine::read(&Fields::parse(row)) {
-                Ok(line) => tx.entry(&line.conversation(&me), line.id)?,
-                Err(_) => None,
-            };
-            let event = match &known {
-                Some(entry) => entry_event(tx, &me, entry)?,
-                None => None,
-            };
-            rows.push(match event {
-                Some(Event::Message(message)) => message_line(&message, me.as_str()),
+            let fields = Fields::parse(row);
+            rows.push(match (fields.word(0), MessageLine::read(&fields)) {
+                (Some("msg"), Ok(line)) => match message_of_row(tx, &me, &fields)? {
+                    Some(message) => message_line(&message, me.as_str()),
+                    None => format!("msg {} {} {} {} :{}", line.id, line.time, line.target, line.sender, line.body),
+                },
+                (Some("msg"), Err(_)) => format!("unreadable :{row}"),
                 _ => row.clone(),
             });
         }

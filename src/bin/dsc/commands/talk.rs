@@ -158,7 +158,7 @@ pub(crate) fn tail(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure>
         let begun = Instant::now();
         match follow(ctx, targets, &mut away) {
             Ok(()) => {}
-            Err(failure) if failure.exit == Exit::Network => {
+            Err(failure) if failure.is_passing() => {
                 if away.as_ref() != Some(&failure.message) {
                     ctx.out.show(&lost(&failure))?;
                 }
@@ -191,12 +191,13 @@ fn follow(ctx: &mut Context, targets: &[Target], away: &mut Option<String>) -> R
         {
             Ok(())
         }
-        event if wanted(event, targets) => out.show(event),
-        _ => Ok(()),
+        event => out.show(event),
     };
+    // What was not asked for is not taken in either: it is there for the next command that reads it.
+    let reading = if targets.is_empty() { Reading::All } else { Reading::Only(targets) };
     let mut client = Client { store, server: &mut connection, show: &mut show };
     client.upkeep()?;
-    client.catch_up(Reading::All)?;
+    client.catch_up(reading)?;
     let mut upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
     loop {
         let mut lines = Vec::new();
@@ -211,7 +212,7 @@ fn follow(ctx: &mut Context, targets: &[Target], away: &mut Option<String>) -> R
             deadline = Instant::now();
         }
         let mut client = Client { store, server: &mut connection, show: &mut show };
-        if let Some(reason) = client.live(&lines)? {
+        if let Some(reason) = client.live(&lines, reading)? {
             return match reason.as_str() {
                 "replaced" | "kicked" => {
                     Err(Failure::new(Exit::Refused, format!("the server ended the session: {reason}")))
@@ -221,21 +222,11 @@ fn follow(ctx: &mut Context, targets: &[Target], away: &mut Option<String>) -> R
         }
         if Instant::now() >= upkeep {
             client.upkeep()?;
-            client.catch_up(Reading::All)?;
+            client.catch_up(reading)?;
             super::sweep(client.store, days)?;
             upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
         }
     }
-}
-
-/// Whether an event is of one of the conversations that were asked for; what is of none is always shown.
-fn wanted(event: &Event, targets: &[Target]) -> bool {
-    let of = match event {
-        Event::Message(message) => &message.target,
-        Event::Unreadable { target, .. } | Event::Missing { target, .. } | Event::Sent { target, .. } => target,
-        _ => return true,
-    };
-    targets.is_empty() || targets.iter().any(|target| target.as_str() == of)
 }
 
 /// `dsc search`

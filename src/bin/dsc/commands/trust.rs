@@ -88,18 +88,15 @@ pub(crate) fn keys(ctx: &mut Context, command: &cli::Keys) -> Result<(), Failure
 pub(crate) fn number(ctx: &mut Context, user: Option<&UserName>, qr: bool) -> Result<(), Failure> {
     let number = match user {
         None => with_store(ctx, app::own_number)?,
-        Some(user) => {
-            let subject = sealed(user)?;
-            let known =
-                with_store(ctx, |tx| Ok(tx.state().is_some_and(|state| state.contacts.contains_key(&subject))))?;
-            if known {
-                with_store(ctx, |tx| number_of(tx, &subject))?
-            } else {
-                online(ctx, |client| client.number(user))?
-            }
-        }
+        Some(user) => number_with(ctx, user)?,
     };
     show_number(ctx, &number, qr)
+}
+
+fn number_with(ctx: &mut Context, user: &UserName) -> Result<Number, Failure> {
+    let subject = sealed(user)?;
+    let known = with_store(ctx, |tx| Ok(tx.state().is_some_and(|state| state.contacts.contains_key(&subject))))?;
+    if known { with_store(ctx, |tx| number_of(tx, &subject)) } else { online(ctx, |client| client.number(user)) }
 }
 
 fn show_number(ctx: &mut Context, number: &Number, qr: bool) -> Result<(), Failure> {
@@ -113,11 +110,12 @@ fn show_number(ctx: &mut Context, number: &Number, qr: bool) -> Result<(), Failu
 
 /// `dsc verify`
 pub(crate) fn verify(ctx: &mut Context, user: &UserName, qr: bool) -> Result<(), Failure> {
-    number(ctx, Some(user), qr)?;
+    let compared = number_with(ctx, user)?;
+    show_number(ctx, &compared, qr)?;
     ctx.prompt.confirm(&format!("Is this the number that {user} sees?")).map_err(|failure| {
         failure.hint("if the numbers differ, somebody stands between you: do not write to them here")
     })?;
-    offline(ctx, |client| client.verify(user))
+    offline(ctx, |client| client.verify(user, &compared))
 }
 
 /// `dsc trust`

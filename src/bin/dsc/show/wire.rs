@@ -25,7 +25,7 @@ pub fn wire_line(event: &Event, me: &str) -> String {
         Event::Server { kind, words, text } => {
             let words: String = words.iter().map(|word| format!(" {}", escaped(word))).collect();
             let text = text.as_ref().map(|text| format!(" :{}", escaped(text))).unwrap_or_default();
-            format!("* {kind}{words}{text}")
+            format!("* {}{words}{text}", escaped(kind))
         }
         Event::Row(row) => format!("* dsc row :{}", escaped(&format!("{row:?}"))),
         Event::Reply(reply) => reply_lines(reply),

@@ -9,6 +9,7 @@ use downstream::e2e::bundle::Record;
 use downstream::e2e::keyslot::Cost;
 use downstream::e2e::link::Code;
 use downstream::e2e::name::User;
+use downstream::e2e::sign::SignKey;
 use downstream::protocol::{Target, Timestamp, UserName};
 use tempfile::TempDir;
 
@@ -156,7 +157,7 @@ impl Maps {
                 }
                 Self::ok(rows, &[])
             }
-            ["/rooms"] => {
+            ["/rooms", glob @ ..] => {
                 let row = |(name, r): (&String, &Room)| {
                     format!(
                         "room {name} members={} e2e={} private=no joined={}",
@@ -165,7 +166,8 @@ impl Maps {
                         if r.members.contains(me) { "yes" } else { "no" }
                     )
                 };
-                Self::ok(self.rooms.iter().map(row).collect(), &[("more", "no".into())])
+                let rooms = self.rooms.iter().filter(|(name, _)| glob.iter().all(|glob| glob == name));
+                Self::ok(rooms.map(row).collect(), &[("more", "no".into())])
             }
             ["/create", name, options @ ..] => {
                 let room = Room {
@@ -344,6 +346,10 @@ impl World {
         self.0.borrow_mut().rooms.get_mut(room).unwrap().members.insert(user.to_owned());
     }
 
+    pub(super) fn forget_room(&self, room: &str) {
+        self.0.borrow_mut().rooms.remove(room);
+    }
+
     pub(super) fn forget_keys(&self, user: &str) {
         let mut maps = self.0.borrow_mut();
         let account = maps.accounts.get_mut(user).unwrap();
@@ -433,7 +439,7 @@ impl Person {
         self.shown(work).1
     }
 
-    fn shown<T>(
+    pub(super) fn shown<T>(
         &mut self,
         work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>,
     ) -> (Vec<Event>, Result<T, Failure>) {
@@ -453,6 +459,56 @@ impl Person {
     ) -> Result<T, Failure> {
         let mut show = |_: &Event| Ok(());
         work(&mut Client { store: &mut self.store, server: &mut Nobody, show: &mut show })
+    }
+
+    pub(super) fn seed(&mut self) -> SignKey {
+        self.with(|client| client.transact(|tx| Ok(tx.account_key().cloned().unwrap()))).unwrap()
+    }
+
+    /// New keys in the old home, for the same account.
+    pub(super) fn begin_again(&mut self, account: SignKey) {
+        let user = User::parse(&self.line.me).unwrap();
+        let keys = crate::app::new_keys(&account, &user, None).unwrap();
+        self.store.transact(|tx| tx.begin(keys.state, Some(account))).unwrap();
+    }
+
+    /// How many devices this one keeps a row of.
+    pub(super) fn peers(&mut self) -> usize {
+        self.with(|client| client.transact(|tx| Ok(tx.state().unwrap().peers.len()))).unwrap()
+    }
+
+    /// A signal that gives the chain of a made-up epoch of a room to the first device of an account.
+    pub(super) fn claim_epoch(&mut self, to: &UserName, room: &downstream::protocol::RoomName, epoch: u32) {
+        use downstream::e2e::inner::Conversation;
+        let body = self
+            .with(|client| {
+                client.seal_direct(to, Content::Text("hello".to_owned()))?;
+                client.transact(|tx| {
+                    let state = tx.state().unwrap();
+                    let user = User::parse(to.as_str()).unwrap();
+                    let device = state.contacts[&user].certs()[0].address().clone();
+                    let id = state.room_named(&downstream::e2e::name::RoomName::parse(room.as_str()).unwrap());
+                    let id = id.unwrap().roster.id();
+                    // Nothing makes such a link but its bytes: kind 3 of an inner message.
+                    let body = [&id.0[..], &epoch.to_be_bytes(), &[7; 136]].concat();
+                    let raw = [&[3, 0][..], &[0; 60], &[1], &id.0, &[0; 4], &body].concat();
+                    let link = downstream::e2e::inner::Inner::parse(&raw).unwrap().body;
+                    let sealed = state
+                        .seal_signal(
+                            &device,
+                            Conversation::Room(id),
+                            link,
+                            &Default::default(),
+                            crate::app::now(),
+                            &mut crate::app::Os,
+                        )
+                        .unwrap();
+                    tx.apply(sealed.change);
+                    Ok(sealed.body)
+                })
+            })
+            .unwrap();
+        self.with(|client| client.command(&format!("/signal {to} {body}"))).unwrap();
     }
 
     pub(super) fn try_send(&mut self, target: &str, text: &str) -> Result<Delivered, Failure> {
