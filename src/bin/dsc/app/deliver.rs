@@ -17,6 +17,9 @@ use crate::store::{Entry, Line, Outgoing, What};
 /// limits.
 const SIGNALS_AT_ONCE: usize = 32;
 
+/// A message that another process sends within so many milliseconds is told of by the one that has it.
+const LATE_MS: u64 = 10_000;
+
 /// A stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Delivered {
@@ -133,6 +136,9 @@ impl Client<'_> {
                             // What comes behind it is not waited for: its failure would look like this one's.
                             let duplicate = delivered.duplicate || before;
                             return Ok(Some(Delivered { duplicate, ..delivered }));
+                        }
+                        if now().ms().saturating_sub(item.made_ms) < LATE_MS {
+                            continue;
                         }
                         let text = format!("a message to {target} that waited is sent: number {}", delivered.id);
                         self.say(&notice("sent-late", Some(target.as_str()), text))?;
