@@ -9,7 +9,7 @@
 )]
 
 #[path = "evil/dsc.rs"]
-#[allow(dead_code, clippy::wrong_self_convention, reason = "the attack tests use the rest, and judge it")]
+#[allow(dead_code, reason = "the attack tests use the rest")]
 mod dsc;
 mod support;
 
@@ -273,7 +273,7 @@ fn a_second_device_is_linked_and_dropped() {
     let mut waiting = second.start(&["link"]);
     let code = link_code(&waiting.wait("a code", |event| link_code(event).is_some())).unwrap();
     ben.run(&["--yes", "link", "--approve", &code]).ok();
-    waiting.to_end().ok();
+    waiting.until_end().ok();
     // Whom one writes to tells of the list that one has: ann asks for it and knows both from now on.
     ben.run(&["send", "ann", "I have two now"]).ok();
     assert_eq!(ann.run(&["fetch"]).ok().texts(), ["I have two now"]);
@@ -341,7 +341,7 @@ fn a_program_on_a_pipe_loses_no_line() {
     assert_eq!(reply(&mut pipe, "c")["code"], "no-session");
     pipe.say("{wrong");
     assert_eq!(pipe.wait("syntax", |event| event["event"] == "reply")["code"], "syntax");
-    let ended = pipe.to_end().ok();
+    let ended = pipe.until_end().ok();
     assert_eq!(texts(&ended.events()), Vec::<String>::new());
     // Half a line, of a program that died, is not sent; and not passed over in silence.
     let ended = ann.run_with(&["pipe"], "/msg ben three\n/msg ben half of a").ok();

@@ -304,6 +304,13 @@ impl Running {
         Running { child, input, lines, complaints, errors_ended, shown: Vec::new(), waiting: VecDeque::new() }
     }
 
+    /// Types a line.
+    #[allow(dead_code, reason = "the attacks type nothing, people who talk do")]
+    pub(crate) fn say(&mut self, line: &str) {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(format!("{line}\n").as_bytes()).and_then(|()| input.flush()).unwrap();
+    }
+
     /// Waits for an event that fits; the ones before it are passed over (and stay in [`Running::events`]).
     pub(crate) fn wait(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
