@@ -60,6 +60,8 @@ canary break-fork            "--test e2e_rooms"      a_second_entry_in_an_accept
 canary break-closed-chain    "--test e2e_rooms"      every_epoch_has_a_new_chain_and_the_old_one_is_closed
 canary break-group-signature "--test e2e_rooms"      no_member_writes_in_anothers_name
 
+# From outside. break-verify-order bends a convenience that dsc does not use, and what break-ad-recipient
+# leaves out is bound by the handshake's transcript as well: neither shows there.
 canary break-contributory    "--test attacks"        directory::a03_low_order_points
 canary break-commitment      "--test attacks"        peer::a17_salamander
 canary break-salt            "--test attacks"        state::a20a_yesterdays_store

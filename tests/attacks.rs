@@ -2,7 +2,19 @@
 //! them a server and peers that do what an attacker would (`tests/evil`).
 //!
 //! "Refused" means that the command fails or the line is shown as unreadable, that no text of it is shown
-//! or sent, and that the store of keys is not written.
+//! or sent, and that what is honest goes on as before: after each refusal an honest message still opens.
+//!
+//! | | |
+//! |---|---|
+//! | 1 to 4, 14 | keys that the server makes up, forges, hides or has used up: `attacks/directory.rs` |
+//! | 5, 11 to 13 | ghosts in rooms, flipped bits, downgrades, resets: `attacks/tampering.rs` |
+//! | 6 to 10 | replays, delays, gaps, counters, moved envelopes: `attacks/delivery.rs` |
+//! | 15 to 19 | members and peers that forge, stay, equivocate, inject: `attacks/peer.rs` |
+//! | 20 | stores that are restored, cloned, stolen, edited: `attacks/state.rs` |
+//!
+//! Beside them: the server never holds a word (`plaintext.rs`), kill -9 at every write (`kill.rs`), a network
+//! that breaks (`network.rs`), programs on top of `dsc` (`programs.rs`), and the tools themselves (`harness.rs`).
+//! Of files (11, 17, 18) only what a message says of them is attacked here; their bytes are in `src/e2e/file.rs`.
 #![cfg(all(feature = "daemon", feature = "client"))]
 #![allow(
     clippy::unwrap_used,

@@ -330,7 +330,7 @@ fn a19_injection() {
         .enumerate()
         .map(|(i, text)| {
             let body = mallory.seal("bob", Body::Text(text.clone()));
-            format!("* msg {} 2026-01-01T00:00:00.000Z bob mallory :{body}\n", i + 1)
+            format!("* msg {} 2026-01-01T00:00:00.000Z bob mallory :{body}\n", 1000 + i)
         })
         .collect();
     let opened = bob.plain(&["open"], lines.as_bytes()).ok();
@@ -348,7 +348,7 @@ fn a19_injection() {
     assert!(passed_lines[1].starts_with("? mallory/0000> "));
     assert!(passed.out.chars().all(|c| c == '\n' || !c.is_control()), "{:?}", passed.out);
     // Bytes that are no text, and a line without an end.
-    let junk = bob.plain(&["open"], b"* msg 99 2026-01-01T00:00:00.000Z bob mallory :\xff\xfe\n\xff\xff\n? x");
+    let junk = bob.plain(&["open"], b"* msg 1999 2026-01-01T00:00:00.000Z bob mallory :\xff\xfe\n\xff\xff\n? x");
     assert!(junk.out.lines().count() <= 4 && junk.out.chars().all(|c| c == '\n' || !c.is_control()), "{junk:?}");
 
     // Kinds out of their place, text that is none, and words in somebody else's mouth.
