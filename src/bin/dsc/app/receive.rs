@@ -167,8 +167,8 @@ impl Client<'_> {
     /// Reads the log of a room from the cursor up to a time, while signals are being read.
     fn read_log_until(&mut self, room: &SealedRoom, until_ms: u64) -> Result<(), Failure> {
         let target = Target::Room(wire_room(room)?);
-        let mut cursor = self.transact(|tx| Ok(tx.cursor(&target).unwrap_or(0)))?;
-        loop {
+        let (me, mut cursor) = self.transact(|tx| Ok((account(tx)?, tx.cursor(&target).unwrap_or(0))))?;
+        for _ in 0..LOG_PAGES {
             let answer = self.ask(&format!("/fetch {target} after={cursor} limit={PAGE}"))?;
             // Who is not in the room for the server (any more) has nothing to lose there.
             let Ok(reply) = answer.reply else { return Ok(()) };
@@ -176,7 +176,7 @@ impl Client<'_> {
                 .rows
                 .iter()
                 .filter_map(|row| LogLine::read(&Fields::parse(row)))
-                .filter(|line| line.id > cursor)
+                .filter(|line| line.id > cursor && line.conversation(&me) == target)
                 .collect();
             let Some(last) = lines.iter().map(|line| line.id).max() else { return Ok(()) };
             let until = lines.iter().position(|line| line.time.as_millis() > until_ms).unwrap_or(lines.len());
@@ -187,6 +187,7 @@ impl Client<'_> {
             }
             cursor = last;
         }
+        Ok(())
     }
 
     /// Takes in lines of logs, in order: live ones and those of a page alike.
@@ -245,7 +246,12 @@ impl Client<'_> {
     /// shown. What it cannot open was not for it, and is passed over in silence.
     pub(super) fn take_earlier(&mut self, target: &Target) -> Result<(), Failure> {
         let (rows, _) = self.command(&format!("/fetch {target} limit={PAGE}"))?;
-        let lines: Vec<LogLine> = rows.iter().filter_map(|row| LogLine::read(&Fields::parse(row))).collect();
+        let me = self.transact(|tx| account(tx))?;
+        let lines: Vec<LogLine> = rows
+            .iter()
+            .filter_map(|row| LogLine::read(&Fields::parse(row)))
+            .filter(|line| line.conversation(&me) == *target)
+            .collect();
         for lines in lines.chunks(BATCH) {
             let after = self.transact(|tx| {
                 let (me, mut all) = (account(tx)?, After::default());
