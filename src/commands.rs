@@ -29,7 +29,7 @@ use crate::hub::effects::{Effect, Gauges, Input, Now};
 use crate::hub::settings::Settings;
 use crate::hub::throttle::{Network, Throttle};
 use crate::ops::{
-    AccountId, AddressBlock, Done, HashDone, HashOp, Op, Outcome, OutsideChange, Person, Query, Refused, Ticket,
+    AccountId, AddressBlock, Done, HashDone, HashOp, Op, Outcome, OutsideChange, Person, Query, Refused, Sweep, Ticket,
 };
 use crate::protocol::request::Sentence;
 use crate::protocol::{Code, Head, Line};
@@ -367,6 +367,16 @@ impl Core {
                 let line = Line::err(head, Code::Conflict).key("epoch", last);
                 return self.reply(conn, line.text("the next place of the log is the one behind the last"));
             }
+            Refused::Offset(next) => {
+                let line = Line::err(head, Code::Conflict).key("offset", next);
+                return self.reply(conn, line.text("that is not the next piece"));
+            }
+            Refused::NotBase64 => (Code::Syntax, "that is no base64 (RFC 4648 §4, with padding)"),
+            Refused::Checksum => (Code::Checksum, "the file has another SHA-256 than was announced"),
+            Refused::DiskLow => {
+                let line = Line::err(head, Code::Busy).key("retry-after", 60);
+                return self.reply(conn, line.text("the server's disk is nearly full; what was sent so far is kept"));
+            }
             Refused::Quota(max) => {
                 let line = Line::err(head, Code::Quota).key("max", max);
                 return self.reply(conn, line.text("there are too many already"));
@@ -391,10 +401,15 @@ impl Core {
     fn sweep(&mut self) {
         if !self.sweeping {
             self.sweeping = true;
-            let day = 24 * 3600 * 1000;
-            let messages_before =
-                self.hub.settings.retention_days.map(|days| self.now.wall.earlier_by(u64::from(days) * day));
-            self.persist_quietly(Wait::Sweep, Op::Sweep { messages_before });
+            let hours_ago = |hours: u64| self.now.wall.earlier_by(hours * 3600 * 1000);
+            let days_ago = |days: u32| hours_ago(u64::from(days) * 24);
+            let settings = &self.hub.settings;
+            let sweep = Sweep {
+                messages_before: settings.retention_days.map(days_ago),
+                uploads_before: settings.partial_hours.map(|hours| hours_ago(u64::from(hours))),
+                files_before: settings.file_days.map(days_ago),
+            };
+            self.persist_quietly(Wait::Sweep, Op::Sweep(sweep));
         }
     }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 pub use example::{markdown as keys_as_markdown, toml as example_toml};
 
 use crate::hub::settings::{Registration, Settings};
+use crate::ops::FileLimits;
 use crate::ops::HashParams;
 
 /// The file that is read where none is named and it exists.
@@ -137,6 +138,10 @@ impl Config {
             idle_timeout: deadline(self.idle_seconds),
             outbound_bytes: fit(self.outbound_bytes, usize::MAX),
             retention_days: (self.retention_days > 0).then(|| fit(self.retention_days, u32::MAX)),
+            max_file: 0,
+            file_limits: FileLimits { quota: None, total: None },
+            partial_hours: None,
+            file_days: None,
         }
     }
 

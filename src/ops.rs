@@ -10,6 +10,7 @@
 
 mod credentials;
 mod directory;
+mod files;
 mod read;
 mod write;
 
@@ -17,6 +18,7 @@ use std::fmt;
 
 pub use self::credentials::*;
 pub use self::directory::*;
+pub use self::files::*;
 pub use self::read::*;
 pub use self::write::*;
 use crate::protocol::UserName;
@@ -95,6 +97,18 @@ pub enum Refused {
     /// The disk is full or failing, or there is a defect; logged where it happened.
     #[error("internal error")]
     Internal,
+    /// The upload has come to this offset.
+    #[error("the next offset is {0}")]
+    Offset(u64),
+    /// The data of a chunk is no base64.
+    #[error("no base64")]
+    NotBase64,
+    /// The bytes are not those that were announced; the upload is void.
+    #[error("the SHA-256 is another")]
+    Checksum,
+    /// So little is left of the disk that only messages are taken.
+    #[error("the disk is nearly full")]
+    DiskLow,
 }
 
 /// The store's answer to one [`Op`] or [`Query`].

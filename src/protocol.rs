@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod envelope;
+pub mod file;
 pub mod keys;
 pub mod line;
 pub mod name;
@@ -18,6 +19,7 @@ pub mod verb;
 
 pub use answer::{Fields, FileLine, Hello, Malformed, MessageLine, ServerLine, SignalLine, UnreadLine};
 pub use envelope::is_envelope;
+pub use file::{FileId, FileName};
 pub use keys::{DeviceName, KeyRecord, KeyUpload, PoolKind, PrekeyBytes};
 pub use line::{LineFault, LineSplitter};
 pub use name::{Label, NameInvalid, PostKey, RoomName, Target, UserName};

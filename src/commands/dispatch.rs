@@ -245,6 +245,11 @@ impl Core {
             Request::KeysStatus => self.ask(conn, head, keys::Wait::Status, Query::Pools(me.id)),
             Request::Roster { room, after } => self.roster(conn, head, &me, room, after),
             Request::RosterAdd { room, epoch, entry } => self.roster_add(conn, head, &me, room, epoch, entry),
+            Request::SendFile { .. }
+            | Request::Chunk { .. }
+            | Request::GetFile { .. }
+            | Request::Files { .. }
+            | Request::DropFile { .. } => self.misfit(conn, &head),
             Request::Msg { .. } | Request::Post { .. } | Request::Signal { .. } | Request::AckSignal { .. } => {
                 self.misfit(conn, &head); // see `run`
             }

@@ -7,8 +7,8 @@ use super::*;
 use crate::hub::effects::Expiry;
 use crate::hub::settings::Registration;
 use crate::ops::{
-    Acked, Answer, Appended, Arrival, Behind, ConversationId, Destination, Entry, MessageId, Page, RoomInfo,
-    SessionOpened,
+    Acked, Answer, Appended, Arrival, Behind, ConversationId, Destination, Entry, FileLimits, MessageId, Page,
+    RoomInfo, SessionOpened,
 };
 use crate::protocol::{RoomName, Target, Timestamp, UserName};
 use crate::session::Peer;
@@ -36,6 +36,10 @@ impl Bench {
             idle_timeout: Some(Duration::from_secs(60)),
             outbound_bytes: 65_536,
             retention_days: None,
+            max_file: 0,
+            file_limits: FileLimits { quota: None, total: None },
+            partial_hours: None,
+            file_days: None,
         };
         let now = Now { monotonic: Instant::now(), wall: Timestamp::from_millis(1_700_000_000_000) };
         Bench { core: Core::new(settings, Vec::new(), Box::new(|_| Ok(())), now), now }
@@ -114,6 +118,7 @@ fn entry(id: u64) -> Entry {
         target: Target::parse("#r").unwrap(),
         sender: person(9),
         body: "x".into(),
+        file: None,
     }
 }
 

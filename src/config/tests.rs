@@ -39,6 +39,10 @@ fn an_empty_file_is_the_defaults() {
             idle_timeout: None,
             outbound_bytes: 262_144,
             retention_days: None,
+            max_file: 0,
+            file_limits: FileLimits { quota: None, total: None },
+            partial_hours: None,
+            file_days: None,
         }
     );
     let limits = Config::default().limits();
@@ -113,6 +117,10 @@ days = 117
             idle_timeout: seconds(116),
             outbound_bytes: 65_536,
             retention_days: Some(117),
+            max_file: 0,
+            file_limits: FileLimits { quota: None, total: None },
+            partial_hours: None,
+            file_days: None,
         }
     );
     assert_eq!(

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::ops::FileLimits;
+
 /// Who may make an account over the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
@@ -50,6 +52,14 @@ pub struct Settings {
     pub outbound_bytes: usize,
     /// Age in days at which messages are deleted.
     pub retention_days: Option<u32>,
+    /// Most bytes of one file; 0: no files.
+    pub max_file: u64,
+    /// Bytes that the files of an account, and of all, may take.
+    pub file_limits: FileLimits,
+    /// Hours after which an upload that does not grow is given up.
+    pub partial_hours: Option<u32>,
+    /// Age in days at which the bytes of files are deleted.
+    pub file_days: Option<u32>,
 }
 
 /// How much faster than messages an account may make, enter, leave and change rooms. Each such change is

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    AccountId, Behind, ConversationId, Credentials, DeviceCertificates, MessageId, Person, Pools, RoomInfo, RosterPage,
-    Sha256, Signal,
+    AccountId, Behind, ConversationId, Credentials, DeviceCertificates, FilePart, FileRef, FileRow, FilesWanted,
+    MessageId, Person, Pools, RoomInfo, RosterPage, Sha256, Signal,
 };
-use crate::protocol::{DeviceName, RoomName, Show, Target, Timestamp, UserName};
+use crate::protocol::{DeviceName, FileId, RoomName, Show, Target, Timestamp, UserName};
 
 /// A range of a log, bounds exclusive at `after`, inclusive at `upto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +172,20 @@ pub enum Query {
         /// At most so many.
         limit: usize,
     },
+    /// A piece of a file. → [`Answer::FilePart`]; `NotFound` (no such file, or not for the account's eyes),
+    /// `Offset` (the file ends there).
+    FilePart {
+        /// Who reads.
+        account: AccountId,
+        /// Which.
+        file: FileId,
+        /// From here; its size is an end without rows.
+        offset: u64,
+        /// At most so many bytes, at least 1.
+        length: u64,
+    },
+    /// Files by number. → [`Answer::Files`]; `NoSuchUser`, `NoSuchRoom`, `NotMember`.
+    Files(FilesWanted),
     /// → [`Answer::Totals`]
     Totals,
 }
@@ -197,6 +211,8 @@ pub enum Answer {
     Signals { rows: Vec<Signal>, more: bool },
     Roster(RosterPage),
     Accounts { rows: Vec<AccountRow>, more: bool },
+    FilePart(FilePart),
+    Files { rows: Vec<FileRow>, more: bool },
     Totals(Totals),
 }
 
@@ -281,8 +297,10 @@ pub struct Entry {
     pub target: Target,
     /// Who sent it.
     pub sender: Person,
-    /// Its text.
+    /// Its text; of a file its name.
     pub body: Arc<str>,
+    /// Set where it is a file.
+    pub file: Option<FileRef>,
 }
 
 /// A conversation's unread messages: those behind the marker that others sent.
@@ -337,6 +355,10 @@ pub struct Totals {
     pub rooms: u64,
     /// Messages in all logs.
     pub messages: u64,
+    /// Files that are whole and still there.
+    pub files: u64,
+    /// Their bytes, and those that uploads have announced.
+    pub file_bytes: u64,
     /// Bytes of the database file.
     pub database_bytes: u64,
 }

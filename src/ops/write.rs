@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::{
-    AccountId, Bundles, ConversationId, MessageId, Person, Pools, Proof, Refused, RosterAdded, Sha256, SignalStored,
-    Verifier,
+    AccountId, Bundles, ChunkWritten, ConversationId, FileLimits, MessageId, Person, Pools, Proof, Refused,
+    RosterAdded, Sha256, SignalStored, Upload, Verifier,
 };
-use crate::protocol::{Act, DeviceName, KeyRecord, PostKey, ProfileChange, RoomName, Target, Timestamp, UserName};
+use crate::protocol::{
+    Act, DeviceName, FileId, FileName, KeyRecord, PostKey, ProfileChange, RoomName, Target, Timestamp, UserName,
+};
 
 /// An address or a network (prefix length in bits) that may not connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -262,11 +264,58 @@ pub enum Op {
         /// The entry.
         entry: Vec<u8>,
     },
-    /// Deletes a bounded piece of what has outlived its time. → [`Outcome::Swept`]
-    Sweep {
-        /// Messages older than this go, and with them rooms empty since before it; `None` keeps them.
-        messages_before: Option<Timestamp>,
+    /// Begins an upload, or finds the one that the sender began (or finished) before with this target, size and
+    /// hash. A file of no bytes is finished at once. → [`Outcome::Upload`]; `NoSuchUser`, `NoSuchRoom`,
+    /// `NotMember`, `E2eRequired`, `Quota`, `DiskLow`, `Checksum` (of no bytes).
+    BeginUpload {
+        /// Who sends.
+        sender: Person,
+        /// To whom.
+        target: Target,
+        /// As the sender calls it; one that was begun keeps its first name.
+        name: FileName,
+        /// Its bytes.
+        size: u64,
+        /// Of all of them.
+        sha256: Sha256,
+        /// What the operator allows.
+        limits: FileLimits,
     },
+    /// Writes the next piece of an upload; the last one makes it a message of its conversation. Answered in
+    /// the order of the chunks, but not in that of other writes. → [`Outcome::ChunkWritten`]; `NotFound` (no
+    /// such upload of this account), `Offset` (another is next), `NotBase64`, `TooLong` (so many bytes fit),
+    /// `NotMember`, `NoSuchUser` (the receiver is gone), `Checksum`, `DiskLow`.
+    WriteChunk {
+        /// Whose upload.
+        account: AccountId,
+        /// Which.
+        file: FileId,
+        /// Where the piece begins.
+        offset: u64,
+        /// The piece in base64, as it came.
+        data: Box<str>,
+    },
+    /// Deletes the bytes of a file, or an upload. → [`Outcome::Nothing`]; `NotFound` (none that the account
+    /// may see), `Forbidden` (neither the sender nor an operator of the room).
+    DropFile {
+        /// Who wants it gone.
+        account: AccountId,
+        /// Which.
+        file: FileId,
+    },
+    /// Deletes a bounded piece of what has outlived its time. → [`Outcome::Swept`]
+    Sweep(Sweep),
+}
+
+/// What has outlived its time; `None` keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sweep {
+    /// Messages older than this go, and with them rooms empty since before it.
+    pub messages_before: Option<Timestamp>,
+    /// Uploads that have not grown since before this go.
+    pub uploads_before: Option<Timestamp>,
+    /// The bytes of files older than this go; their messages stay.
+    pub files_before: Option<Timestamp>,
 }
 
 /// How long an invitation code can be used: 7 days.
@@ -305,6 +354,10 @@ pub enum Outcome {
     Signalled(SignalStored),
     /// To [`Op::AddRoster`].
     RosterAdded(RosterAdded),
+    /// To [`Op::BeginUpload`].
+    Upload(Box<Upload>),
+    /// To [`Op::WriteChunk`].
+    ChunkWritten(Box<ChunkWritten>),
     /// To [`Op::Sweep`].
     Swept {
         /// Whether there is more to delete at once.

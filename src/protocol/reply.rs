@@ -30,13 +30,14 @@ pub enum Code {
     Conflict,
     RateLimited,
     Quota,
+    Checksum,
     Busy,
     Internal,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 23] = [
+    pub const ALL: [Code; 24] = [
         Code::Syntax,
         Code::UnknownCommand,
         Code::TooLong,
@@ -58,6 +59,7 @@ impl Code {
         Code::Conflict,
         Code::RateLimited,
         Code::Quota,
+        Code::Checksum,
         Code::Busy,
         Code::Internal,
     ];
@@ -86,6 +88,7 @@ impl Code {
             Code::Conflict => "conflict",
             Code::RateLimited => "rate-limited",
             Code::Quota => "quota",
+            Code::Checksum => "checksum",
             Code::Busy => "busy",
             Code::Internal => "internal",
         }

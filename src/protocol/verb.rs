@@ -123,6 +123,11 @@ pub const VERBS: &[Verb] = &[
         .body(Body::Required),
     verb("signals", "[after=ID]", (0, 0), "for programs: lists what came by /signal and waits for /ack signals")
         .options(&["after"]),
+    verb("send-file", "TARGET NAME SIZE SHA256", (4, 4), "begins to send a file, or goes on where it stopped"),
+    verb("chunk", "F OFFSET BASE64", (3, 3), "sends the next piece of a file"),
+    verb("get-file", "F [offset=N] [length=N]", (1, 1), "reads a piece of a file").options(&["offset", "length"]),
+    verb("files", "[TARGET] [after=F] [sha256=HEX]", (0, 1), "lists files").options(&["after", "sha256"]),
+    verb("drop-file", "F", (1, 1), "deletes a file, or gives up sending it"),
     verb(
         "keys",
         "put BASE64 | get USER [device=HEX] [only=certs] | status",

@@ -310,6 +310,7 @@ mod tests {
             target: Target::parse("#r").unwrap(),
             sender: Person { id: AccountId(1), name: bob },
             body: "x".into(),
+            file: None,
         }
     }
 

@@ -372,7 +372,8 @@ impl Sqlite {
             Op::DropSignal { account, id } => self.drop_signal(*account, *id),
             Op::AddRoster { account, room, epoch, entry } => self.add_roster(*account, room, *epoch, entry),
             Op::AddInvite { code } => self.add_code(now, code).map(|()| Outcome::Nothing),
-            Op::Sweep { messages_before } => self.sweep(now, *messages_before),
+            Op::BeginUpload { .. } | Op::WriteChunk { .. } | Op::DropFile { .. } => Err(Fault::Ours("no files yet")),
+            Op::Sweep(sweep) => self.sweep(now, sweep),
         }
     }
 
@@ -414,6 +415,7 @@ impl Sqlite {
             Query::Roster { account, room, after, limit, max_bytes } => {
                 self.roster(*account, room, *after, *limit, *max_bytes)
             }
+            Query::FilePart { .. } | Query::Files(_) => Err(Fault::Ours("no files yet")),
             Query::Totals => self.totals(),
         }
     }

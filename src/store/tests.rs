@@ -232,8 +232,9 @@ impl World {
 
     /// Sweeps until nothing is left to do; how often.
     fn sweep(&mut self, messages_before: Option<Timestamp>) -> usize {
+        let sweep = Sweep { messages_before, ..Sweep::default() };
         for sweeps in 1.. {
-            match self.apply(Op::Sweep { messages_before }).unwrap() {
+            match self.apply(Op::Sweep(sweep)).unwrap() {
                 Outcome::Swept { more: false } => return sweeps,
                 Outcome::Swept { more: true } => assert!(sweeps < 1000, "it ends"),
                 other => panic!("{other:?}"),

@@ -205,7 +205,7 @@ impl Model {
                 let account = self.accounts.values_mut().find(|account| account.name == subject.as_str());
                 account.ok_or("a ban of nobody")?.banned = *banned;
             }
-            (Op::Sweep { messages_before: Some(before) }, _) => {
+            (Op::Sweep(downstream::ops::Sweep { messages_before: Some(before), .. }), _) => {
                 for message in self.conversations.values_mut().flat_map(|conversation| &mut conversation.log) {
                     message.old |= message.time < *before;
                     self.swept |= message.old;

@@ -92,6 +92,10 @@ impl World {
             idle_timeout: rng.one_in(3).then_some(Duration::from_secs(300)),
             outbound_bytes: if rng.one_in(5) { 262_144 } else { 65_536 },
             retention_days: retention.then_some(1),
+            max_file: 0,
+            file_limits: downstream::ops::FileLimits { quota: None, total: None },
+            partial_hours: None,
+            file_days: None,
         };
         let unreadable = if rng.one_in(4) { 8 } else { 200 };
         let accounts = if programs > 50 { rng.within(2, 6) } else { rng.within(6, 24) };

@@ -13,6 +13,24 @@ pub trait Server {
     /// [`Lost`].
     fn ask_all(&mut self, commands: &[&str]) -> Result<Vec<Answer>, Lost>;
 
+    /// Sends commands as `next` makes them, each as soon as there is room on the line, and hands every answer to
+    /// `take`, in order: for transfers, which have more commands than are made at once. Ends when `next` has no
+    /// more (`None`) and all are answered, or with the first failure of either; what is on its way then is
+    /// answered and not looked at.
+    ///
+    /// # Errors
+    /// [`Lost`] as a failure, and what `next` and `take` say.
+    fn stream(
+        &mut self,
+        next: &mut dyn FnMut() -> Result<Option<String>, Failure>,
+        take: &mut dyn FnMut(Answer) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        while let Some(command) = next()? {
+            take(self.ask(&command)?)?;
+        }
+        Ok(())
+    }
+
     /// Whether there is nobody to answer: then every question becomes a command for a person to type.
     fn is_offline(&self) -> bool {
         false

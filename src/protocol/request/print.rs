@@ -6,6 +6,7 @@ use std::fmt;
 use base64ct::{Base64, Encoding as _};
 
 use super::{Addressee, Admin, Bound, Request};
+use crate::protocol::file::GET_DEFAULT;
 
 /// An argument, quoted where it must be.
 struct Quoted<'a>(&'a str);
@@ -178,6 +179,25 @@ impl fmt::Display for Request<'_> {
             Request::Signal { user, body } => write!(f, "/signal {user} {body}"),
             Request::Signals { after: 0 } => f.write_str("/signals"),
             Request::Signals { after } => write!(f, "/signals after={after}"),
+            Request::SendFile { target, name, size, sha256 } => {
+                write!(f, "/send-file {target} {} {size} ", Quoted(name.as_str()))?;
+                sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Request::Chunk { file, offset, data } => write!(f, "/chunk {file} {offset} {data}"),
+            Request::GetFile { file, offset, length } => {
+                write!(f, "/get-file {file}")?;
+                option(f, "offset", (*offset > 0).then_some(offset))?;
+                option(f, "length", (*length != GET_DEFAULT).then_some(length))
+            }
+            Request::Files { target, after, sha256 } => {
+                f.write_str("/files")?;
+                target.as_ref().map_or(Ok(()), |target| write!(f, " {target}"))?;
+                option(f, "after", (after.0 > 0).then_some(after))?;
+                let Some(sha256) = sha256 else { return Ok(()) };
+                f.write_str(" sha256=")?;
+                sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Request::DropFile { file } => write!(f, "/drop-file {file}"),
             Request::KeysPut(upload) => write!(f, "/keys put {}", Base64::encode_string(&upload.to_bytes())),
             Request::KeysGet { user, device, only_certificates } => {
                 write!(f, "/keys get {user}")?;

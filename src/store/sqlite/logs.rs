@@ -309,7 +309,7 @@ impl Sqlite {
             },
             Arc::from,
         );
-        Ok(Entry { conversation, id, time: found.time, target, sender, body })
+        Ok(Entry { conversation, id, time: found.time, target, sender, body, file: None })
     }
 
     fn lookup_person(&self, lookups: &mut Lookups, account: AccountId) -> Outcomes<Person> {

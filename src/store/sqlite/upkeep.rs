@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::messages::{row_key, split_row_key};
 use super::{BatchLost, Outcomes, Sqlite};
-use crate::ops::{AccountId, Answer, ConversationId, MessageId, Outcome, POST_KEY_LIFE_MS, Totals};
+use crate::ops::{AccountId, Answer, ConversationId, MessageId, Outcome, POST_KEY_LIFE_MS, Sweep, Totals};
 use crate::protocol::Timestamp;
 use crate::store::{StoreError, schema};
 
@@ -47,7 +47,7 @@ impl Budget {
 }
 
 impl Sqlite {
-    pub(super) fn sweep(&self, now: Timestamp, messages_before: Option<Timestamp>) -> Outcomes<Outcome> {
+    pub(super) fn sweep(&self, now: Timestamp, sweep: &Sweep) -> Outcomes<Outcome> {
         let mut budget = Budget::new();
         self.delete_old(
             &mut budget,
@@ -63,7 +63,7 @@ impl Sqlite {
         self.sweep_orphans(&mut budget)?;
         self.sweep_mailboxes(&mut budget)?;
         self.sweep_signals(&mut budget, now)?;
-        if let Some(before) = messages_before {
+        if let Some(before) = sweep.messages_before {
             self.sweep_messages(&mut budget, before)?;
             self.sweep_rooms(&mut budget, before)?;
         }
@@ -169,6 +169,8 @@ impl Sqlite {
             rooms: self.count("SELECT count(*) FROM room", [])?,
             // Numbers are dense, so nothing has to be counted.
             messages: self.count("SELECT coalesce(sum(last - oldest + 1), 0) FROM conversation", [])?,
+            files: 0,
+            file_bytes: 0,
             database_bytes: pages.saturating_mul(page_size),
         }))
     }

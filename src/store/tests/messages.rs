@@ -197,9 +197,12 @@ fn old_messages_go_in_pieces_from_the_front() {
     world.now += 1000;
     world.say(&alice, "bob", "young");
     assert_eq!(world.counts(&bob, false), [("alice".to_owned(), 1501, 1, 1502)]);
-    assert_eq!(world.apply(Op::Sweep { messages_before: None }).map(|_| world.totals().messages), Ok(1503));
+    assert_eq!(world.apply(Op::Sweep(Sweep::default())).map(|_| world.totals().messages), Ok(1503));
 
-    assert!(matches!(world.apply(Op::Sweep { messages_before: Some(at(cut)) }), Ok(Outcome::Swept { more: true })));
+    assert!(matches!(
+        world.apply(Op::Sweep(Sweep { messages_before: Some(at(cut)), ..Sweep::default() })),
+        Ok(Outcome::Swept { more: true })
+    ));
     assert_eq!(world.totals().messages, 503);
     assert_eq!(world.counts(&bob, false), [("alice".to_owned(), 501, 1001, 1502)]);
     let page = world.page(&bob, "alice", Bound::After(MessageId(0)), 2).unwrap();

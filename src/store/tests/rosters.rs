@@ -173,7 +173,7 @@ fn a_long_roster_goes_in_pieces() {
         world.engine.commit().unwrap();
         world.leave(&alice, of);
         world.now += 1;
-        assert!(matches!(world.apply(Op::Sweep { messages_before: None }), Ok(Outcome::Swept { more: true })));
+        assert!(matches!(world.apply(Op::Sweep(Sweep::default())), Ok(Outcome::Swept { more: true })));
         assert_eq!(world.rows("roster_entry"), 1500, "a thousand at once");
         world.sweep(None);
         assert_eq!((world.rows("roster"), world.rows("roster_entry")), (0, 0));

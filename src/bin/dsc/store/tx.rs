@@ -284,6 +284,21 @@ impl<'a> Tx<'a> {
         self.touched = true;
     }
 
+    /// All small values whose key begins so, by key.
+    pub fn settings_under(&self, prefix: &str) -> Vec<(String, Zeroizing<Vec<u8>>)> {
+        let from = self.cache.settings.range(prefix.to_owned()..);
+        let under = from.take_while(|(key, _)| key.starts_with(prefix));
+        under.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// Erases a small value.
+    pub fn drop_setting(&mut self, key: &str) {
+        if self.cache.settings.remove(key).is_some() {
+            self.cache.rows.settings.touch(&key.to_owned());
+            self.touched = true;
+        }
+    }
+
     // ---- bundles -------------------------------------------------------------------------------
 
     /// Keeps a bundle until it is used. The one of before for that device goes, and above
