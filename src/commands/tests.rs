@@ -36,7 +36,7 @@ impl Bench {
             idle_timeout: Some(Duration::from_secs(60)),
             outbound_bytes: 65_536,
             retention_days: None,
-            max_file: 0,
+            max_file: 1 << 30,
             file_limits: FileLimits { quota: None, total: None },
             partial_hours: None,
             file_days: None,
