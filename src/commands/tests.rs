@@ -13,6 +13,7 @@ use crate::ops::{
 use crate::protocol::{RoomName, Target, Timestamp, UserName};
 use crate::session::Peer;
 
+mod files;
 mod programs;
 
 const ROOM: ConversationId = ConversationId(7);
