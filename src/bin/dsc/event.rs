@@ -67,6 +67,33 @@ pub enum Event {
         /// How many are missing now.
         count: u64,
     },
+    /// A file that was received whole, checked, and has its name on this machine.
+    FileReceived {
+        /// The conversation: the room or the *other* person.
+        target: String,
+        /// The message that speaks of it, where that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        /// The server's number of the file.
+        file: u64,
+        /// Where it is now.
+        path: String,
+        /// Its size in bytes.
+        size: u64,
+        /// SHA-256 of what the server has.
+        blob: String,
+        /// Whether it was sealed end to end; false: the server could read and change it.
+        encrypted: bool,
+    },
+    /// How far a transfer is, about once a second. People see a bar, where there is a terminal.
+    Progress {
+        /// What is sent or received.
+        name: String,
+        /// Bytes that are there.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// The answer to a line of `dsc pipe`.
     Reply(Reply),
     /// A row of a list (rooms, members, users, devices, unread counts …), with the list's own fields.
@@ -166,8 +193,11 @@ pub enum Content {
         size: u64,
         /// What it is, as the sender says.
         mime: String,
-        /// SHA-256 of the sealed file, by which the server knows it.
+        /// SHA-256 of what the server has: of the sealed file, or of one that was sent in clear.
         blob: String,
+        /// The server's number of the file, of one that was sent in clear.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<u64>,
     },
     /// A reaction to a message.
     React {
@@ -337,6 +367,35 @@ pub enum Row {
         token: bool,
         /// Whether the server was asked and confirmed the account.
         confirmed: bool,
+    },
+    /// A file on the server.
+    File {
+        /// The server's number of it, for `dsc get-file`.
+        file: u64,
+        /// The conversation: the room or the *other* person.
+        target: String,
+        /// Who sends it.
+        sender: String,
+        /// When it was finished, RFC 3339; of one that is not, when it last grew.
+        time: String,
+        /// Its name, made safe; absent where it is sealed and its message was not opened here.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Its size in bytes; without a name, that of the sealed file.
+        size: u64,
+        /// What it is, as the sender says.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mime: Option<String>,
+        /// The message that speaks of it, where that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        /// SHA-256 of what the server has.
+        blob: String,
+        /// Whether it is sealed end to end.
+        encrypted: bool,
+        /// Bytes that the server has of an upload that is not finished.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        partial: Option<u64>,
     },
     /// The header of an envelope: what everybody on its way can read.
     Envelope {

@@ -28,6 +28,8 @@ pub fn wire_line(event: &Event, me: &str) -> String {
             format!("* {}{words}{text}", escaped(kind))
         }
         Event::Row(row) => format!("* dsc row :{}", escaped(&format!("{row:?}"))),
+        Event::FileReceived { target, file, path, .. } => dsc("received", Some(&format!("{target} file={file}")), path),
+        Event::Progress { name, done, total } => dsc("progress", Some(&format!("done={done} total={total}")), name),
         Event::Reply(reply) => reply_lines(reply),
         Event::Error { exit, message, .. } => format!("* dsc error exit={exit} :{}", escaped(message)),
     }

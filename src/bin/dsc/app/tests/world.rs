@@ -10,7 +10,8 @@ use downstream::e2e::keyslot::Cost;
 use downstream::e2e::link::Code;
 use downstream::e2e::name::User;
 use downstream::e2e::sign::SignKey;
-use downstream::protocol::{Target, Timestamp, UserName};
+use downstream::protocol::{FileId, Request, Target, Timestamp, UserName};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::app::{Client, Content, Delivered, Reading};
@@ -46,15 +47,46 @@ struct Room {
     roster: Vec<String>,
 }
 
+/// A file; its number is its place, from 1.
+struct Stored {
+    sender: String,
+    target: String,
+    name: String,
+    size: u64,
+    sha256: [u8; 32],
+    bytes: Vec<u8>,
+    /// Its number in the log, once it is whole.
+    id: Option<usize>,
+    dropped: bool,
+}
+
+/// A line of a log.
+#[derive(Clone)]
+struct Logged {
+    target: String,
+    sender: String,
+    what: What,
+}
+
+#[derive(Clone)]
+enum What {
+    Body(String),
+    File(usize),
+}
+
 #[derive(Default)]
 struct Maps {
     accounts: BTreeMap<String, Account>,
     rooms: BTreeMap<String, Room>,
-    logs: BTreeMap<String, Vec<(String, String, String)>>,
+    logs: BTreeMap<String, Vec<Logged>>,
+    files: Vec<Stored>,
     next_signal: u64,
     questions: Vec<String>,
-    lose_answer: Option<String>,
-    lose_question: Option<String>,
+    /// Before which command the connection is lost, and after how many of its kind; and so after which.
+    lose_answer: Option<(String, usize)>,
+    lose_question: Option<(String, usize)>,
+    /// What the next command of a kind is refused with.
+    refuse: Option<(String, String)>,
     hide_signals: bool,
     corrupt: bool,
 }
@@ -86,7 +118,16 @@ impl Maps {
     }
 
     fn answer(&mut self, me: &str, line: &str) -> Answer {
-        self.questions.push(line.to_owned());
+        self.questions.push(line.chars().take(200).collect());
+        if let Some((_, code)) = self.refuse.take_if(|(verb, _)| line.starts_with(verb.as_str())) {
+            let verb = line.trim_start_matches('/').split(' ').next().unwrap();
+            return Self::err(verb, &code, &[("retry-after", "1".to_owned()), ("max", "1".to_owned())]);
+        }
+        if let Ok(request) = downstream::protocol::request::parse(line).unwrap_or(Ok(Request::Quit))
+            && let Some(answer) = self.files(me, &request)
+        {
+            return answer;
+        }
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {
             ["/keys", "put", base64] => self.put(me, base64),
@@ -135,8 +176,7 @@ impl Maps {
                     options.iter().find_map(|o| o.strip_prefix("after=")).map_or(0, |n| n.parse().unwrap());
                 let log = self.logs.get(&pair(me, target)).cloned().unwrap_or_default();
                 let rows = (1..).zip(log).filter(|(id, _)| *id > after);
-                let rows =
-                    rows.map(|(id, (to, from, body))| format!("msg {id} {} {to} {from} :{body}", Self::time(id)));
+                let rows = rows.map(|(id, line)| self.row(id, &line));
                 Self::ok(rows.collect(), &[("more", "no".into())])
             }
             ["/unread", "all"] => {
@@ -151,7 +191,7 @@ impl Maps {
                     };
                     let last = lines.len() as u64;
                     let first = read.get(log).copied().unwrap_or(0) + 1;
-                    let unread = |(id, (_, from, _)): &(u64, &(String, String, String))| *id >= first && from != me;
+                    let unread = |(id, line): &(u64, &Logged)| *id >= first && line.sender != me;
                     let count = (1..).zip(lines).filter(unread).count();
                     rows.push(format!("unread {target} count={count} first={first} last={last}"));
                 }
@@ -308,14 +348,179 @@ impl Maps {
             body = armour::body(&raw);
         }
         let log = self.logs.entry(pair(me, target)).or_default();
-        log.push((target.to_owned(), me.to_owned(), body));
+        log.push(Logged { target: target.to_owned(), sender: me.to_owned(), what: What::Body(body) });
         Self::ok(Vec::new(), &[("id", log.len().to_string())])
+    }
+
+    /// A line of a log as a row.
+    fn row(&self, id: u64, line: &Logged) -> String {
+        let Logged { target, sender, what } = line;
+        let time = Self::time(id);
+        match what {
+            What::Body(body) => format!("msg {id} {time} {target} {sender} :{body}"),
+            What::File(at) => {
+                let Stored { name, size, sha256, .. } = &self.files[*at];
+                let sha256 = armour::hex(sha256);
+                format!("file {id} {time} {target} {sender} file={} size={size} sha256={sha256} :{name}", at + 1)
+            }
+        }
+    }
+
+    /// The commands about files.
+    fn files(&mut self, me: &str, request: &Request<'_>) -> Option<Answer> {
+        let at = |file: &FileId| usize::try_from(file.0).unwrap().wrapping_sub(1);
+        Some(match request {
+            Request::SendFile { target, name, size, sha256 } => {
+                let (target, name) = (target.as_str(), name.as_str());
+                if self.rooms.get(target).is_some_and(|room| room.e2e && name != "sealed") {
+                    return Some(Self::err("send-file", "e2e-required", &[]));
+                }
+                let same = |file: &Stored| {
+                    !file.dropped
+                        && (file.sender.as_str(), file.target.as_str(), file.size, file.sha256)
+                            == (me, target, *size, *sha256)
+                };
+                let at = self.files.iter().position(same).unwrap_or_else(|| {
+                    self.files.push(Stored {
+                        sender: me.to_owned(),
+                        target: target.to_owned(),
+                        name: name.to_owned(),
+                        size: *size,
+                        sha256: *sha256,
+                        bytes: Vec::new(),
+                        id: None,
+                        dropped: false,
+                    });
+                    self.files.len() - 1
+                });
+                self.grown("send-file", at, &[])
+            }
+            Request::Chunk { file, offset, data } => {
+                let at = at(file);
+                match self.files.get(at) {
+                    Some(file) if file.sender == me && !file.dropped && file.id.is_none() => {
+                        let here = file.bytes.len();
+                        if here as u64 != *offset {
+                            return Some(Self::err("chunk", "conflict", &[("offset", here.to_string())]));
+                        }
+                    }
+                    _ => return Some(Self::err("chunk", "not-found", &[])),
+                }
+                let bytes = armour::unbase64(data).unwrap();
+                assert!(bytes.len() <= downstream::protocol::file::CHUNK_MAX);
+                self.grown("chunk", at, &bytes)
+            }
+            Request::GetFile { file, offset, length } => {
+                let Some(stored) = self.files.get(at(file)).filter(|file| !file.dropped && file.id.is_some()) else {
+                    return Some(Self::err("get-file", "not-found", &[]));
+                };
+                let begin = usize::try_from(*offset).unwrap().min(stored.bytes.len());
+                let end = begin.saturating_add(usize::try_from(*length).unwrap()).min(stored.bytes.len());
+                let pieces = stored.bytes[begin..end].chunks(downstream::protocol::file::CHUNK_MAX).enumerate();
+                let row = |(n, piece): (usize, &[u8])| {
+                    let offset = begin + n * downstream::protocol::file::CHUNK_MAX;
+                    format!("chunk {file} {offset} {}", armour::base64(piece))
+                };
+                let more = if end < stored.bytes.len() { "yes" } else { "no" };
+                let keys = [("file", file.to_string()), ("offset", end.to_string())];
+                let more = [("size", stored.size.to_string()), ("more", more.to_owned())];
+                Self::ok(pieces.map(row).collect(), &[keys, more].concat())
+            }
+            Request::Files { target, after, sha256 } => {
+                let conversation = |file: &Stored| match file.target.as_str() {
+                    target if target == me => file.sender.clone(),
+                    target => target.to_owned(),
+                };
+                let sees = |file: &Stored| {
+                    let here = match self.rooms.get(&file.target) {
+                        Some(room) => room.members.contains(me),
+                        None => file.target == me || file.sender == me,
+                    };
+                    !file.dropped && here && (file.id.is_some() || file.sender == me)
+                };
+                let wanted = |(at, file): &(usize, &Stored)| {
+                    *at as u64 >= after.0
+                        && sees(file)
+                        && target.as_ref().is_none_or(|target| target.as_str() == conversation(file))
+                        && sha256.is_none_or(|sha256| sha256 == file.sha256)
+                };
+                let row = |(at, file): (usize, &Stored)| {
+                    let Stored { target, sender, size, sha256, name, .. } = file;
+                    let state = if file.id.is_some() { "done" } else { "partial" };
+                    let (time, sha256) = (Self::time(at as u64), armour::hex(sha256));
+                    format!(
+                        "upload {} {time} {target} {sender} size={size} sha256={sha256} state={state} :{name}",
+                        at + 1
+                    )
+                };
+                let rows: Vec<String> = self.files.iter().enumerate().filter(wanted).map(row).collect();
+                let count = rows.len().to_string();
+                Self::ok(rows, &[("count", count), ("more", "no".to_owned())])
+            }
+            Request::DropFile { file } => match self.files.get_mut(at(file)) {
+                Some(stored) if stored.sender == me => {
+                    stored.dropped = true;
+                    Self::ok(Vec::new(), &[])
+                }
+                _ => Self::err("drop-file", "not-found", &[]),
+            },
+            _ => return None,
+        })
+    }
+
+    /// A file that gets bytes, and is finished by the last.
+    fn grown(&mut self, verb: &str, at: usize, bytes: &[u8]) -> Answer {
+        let file = &mut self.files[at];
+        file.bytes.extend_from_slice(bytes);
+        let mut keys = vec![("file", (at + 1).to_string()), ("offset", file.bytes.len().to_string())];
+        if verb == "send-file" {
+            keys.push(("chunk", downstream::protocol::file::CHUNK_MAX.to_string()));
+        }
+        let here = file.bytes.len() as u64;
+        if here > file.size {
+            file.bytes.truncate(file.bytes.len() - bytes.len());
+            return Self::err(verb, "too-long", &[("max", file.size.to_string())]);
+        }
+        if here == file.size {
+            let sha256: [u8; 32] = Sha256::digest(&file.bytes).into();
+            if sha256 != file.sha256 {
+                file.dropped = true;
+                return Self::err(verb, "checksum", &[]);
+            }
+            let id = match file.id {
+                Some(id) => id,
+                None => {
+                    let line =
+                        Logged { target: file.target.clone(), sender: file.sender.clone(), what: What::File(at) };
+                    let log = self.logs.entry(pair(&line.sender, &line.target)).or_default();
+                    log.push(line);
+                    *file.id.insert(log.len())
+                }
+            };
+            keys.extend([("done", "yes".to_owned()), ("id", id.to_string())]);
+        }
+        Self::ok(Vec::new(), &keys)
     }
 }
 
 impl World {
     pub(super) fn bodies(&self) -> Vec<String> {
-        self.0.borrow().logs.values().flatten().map(|(_, _, body)| body.clone()).collect()
+        let body = |line: &Logged| match &line.what {
+            What::Body(body) => Some(body.clone()),
+            What::File(_) => None,
+        };
+        self.0.borrow().logs.values().flatten().filter_map(body).collect()
+    }
+
+    /// The bytes of every file that is whole and was not dropped.
+    pub(super) fn files(&self) -> Vec<Vec<u8>> {
+        let maps = self.0.borrow();
+        maps.files.iter().filter(|file| !file.dropped && file.id.is_some()).map(|file| file.bytes.clone()).collect()
+    }
+
+    /// Changes the bytes that the server has of a file, as a disk or an attacker would.
+    pub(super) fn damage_file(&self, file: usize, change: impl FnOnce(&mut Vec<u8>)) {
+        change(&mut self.0.borrow_mut().files[file - 1].bytes);
     }
 
     pub(super) fn questions(&self) -> Vec<String> {
@@ -327,11 +532,26 @@ impl World {
     }
 
     pub(super) fn lose_next_answer(&self, verb: &str) {
-        self.0.borrow_mut().lose_answer = Some(verb.to_owned());
+        self.lose_answer_after(verb, 0);
+    }
+
+    /// Loses the connection before the answer to a command, when so many of its kind have been answered.
+    pub(super) fn lose_answer_after(&self, verb: &str, count: usize) {
+        self.0.borrow_mut().lose_answer = Some((verb.to_owned(), count));
     }
 
     pub(super) fn lose_next_question(&self, verb: &str) {
-        self.0.borrow_mut().lose_question = Some(verb.to_owned());
+        self.lose_question_after(verb, 0);
+    }
+
+    /// The same before the command has come.
+    pub(super) fn lose_question_after(&self, verb: &str, count: usize) {
+        self.0.borrow_mut().lose_question = Some((verb.to_owned(), count));
+    }
+
+    /// Refuses the next command that begins so.
+    pub(super) fn refuse_next(&self, verb: &str, code: &str) {
+        self.0.borrow_mut().refuse = Some((verb.to_owned(), code.to_owned()));
     }
 
     pub(super) fn hide_signals(&self, hide: bool) {
@@ -367,6 +587,20 @@ impl World {
     }
 }
 
+/// Whether the connection is to be lost now; counts what comes before.
+fn is_due(when: &mut Option<(String, usize)>, command: &str) -> bool {
+    if let Some((verb, count)) = when
+        && command.starts_with(verb.as_str())
+    {
+        if *count == 0 {
+            *when = None;
+            return true;
+        }
+        *count -= 1;
+    }
+    false
+}
+
 struct Line {
     world: World,
     me: String,
@@ -378,13 +612,11 @@ impl Server for Line {
         let mut answers = Vec::new();
         for command in commands {
             let mut maps = self.world.0.borrow_mut();
-            if maps.lose_question.as_ref().is_some_and(|verb| command.starts_with(verb.as_str())) {
-                maps.lose_question = None;
+            if is_due(&mut maps.lose_question, command) {
                 return lost();
             }
             let answer = maps.answer(&self.me, command);
-            if maps.lose_answer.as_ref().is_some_and(|verb| command.starts_with(verb.as_str())) {
-                maps.lose_answer = None;
+            if is_due(&mut maps.lose_answer, command) {
                 return lost();
             }
             answers.push(answer);
