@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style as Ansi};
 use downstream::protocol::Timestamp;
 
 use super::escape::line as escaped;
-use crate::event::{Content, Event, Mark, Message, Reply, Row};
+use crate::event::{Content, Event, Mark, Message, Phase, Reply, Row};
 
 /// How messages are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,21 @@ pub fn line(event: &Event, style: &Style) -> String {
             let how = if *encrypted { "end to end".to_owned() } else { style.paint(MARK, "[plain]") };
             let again = if *duplicate { " (it was there already)" } else { "" };
             format!("sent {id} to {}: {how}{again}", style.paint(PLACE, &escaped(target)))
+        }
+        Event::FileSent { target, name, size, id, encrypted, duplicate } => {
+            let how = if *encrypted { "end to end".to_owned() } else { style.paint(MARK, "[plain]") };
+            let again = if *duplicate { " (it was there already)" } else { "" };
+            let place = style.paint(PLACE, &escaped(target));
+            format!("sent {} ({size} bytes) as {id} to {place}: {how}{again}", escaped(name))
+        }
+        Event::Progress { phase, target, name, done, size } => {
+            let of = size.map(|size| format!(" of {size}")).unwrap_or_default();
+            let what = match phase {
+                Phase::Reading => "read",
+                Phase::Sending => "sent",
+                Phase::Receiving => "received",
+            };
+            format!("{}: {} {done}{of} bytes {what}", style.paint(PLACE, &escaped(target)), escaped(name))
         }
         Event::Unreadable { target, sender, id, code, text } => {
             let number = id.map(|id| style.paint(ASIDE, &format!("{id} "))).unwrap_or_default();
@@ -255,6 +270,15 @@ fn row(row: &Row, style: &Style) -> String {
                 born,
             ]);
             format!("  slot {facts}")
+        }
+        Row::Transfer { transfer, direction, target, name: file, size, since, waits } => {
+            let facts = facts(&[
+                Some(format!("{} {}", escaped(direction), escaped(file))),
+                size.map(|size| format!("{size} bytes")),
+                Some(format!("begun {}", style.time(since))),
+                shown(waits, ""),
+            ]);
+            format!("{} {}: {facts}", escaped(transfer), name(PLACE, target))
         }
     }
 }
