@@ -85,14 +85,19 @@ pub enum Event {
         /// Whether it was sealed end to end; false: the server could read and change it.
         encrypted: bool,
     },
-    /// How far a transfer is, about once a second. People see a bar, where there is a terminal.
+    /// How far a file is, a few times a second. To people it is a bar, on a terminal only.
     Progress {
-        /// What is sent or received.
+        /// What is done with it.
+        phase: Phase,
+        /// The room or person.
+        target: String,
+        /// Its name.
         name: String,
-        /// Bytes that are there.
+        /// Bytes that are done; of a sealed file those of its sealed form, unless it is being read.
         done: u64,
-        /// Bytes in all.
-        total: u64,
+        /// Bytes that there are to do, if that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
     },
     /// The answer to a line of `dsc pipe`.
     Reply(Reply),
@@ -174,6 +179,18 @@ pub struct Reply {
     /// For people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+}
+
+/// What is done with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It is read, and sealed on this disk.
+    Reading,
+    /// It goes to the server.
+    Sending,
+    /// It comes from the server.
+    Receiving,
 }
 
 /// What a message says.

@@ -8,7 +8,7 @@ use downstream::protocol::Timestamp;
 use indicatif::DecimalBytes;
 
 use super::escape::line as escaped;
-use crate::event::{Content, Event, Mark, Message, Reply, Row};
+use crate::event::{Content, Event, Mark, Message, Phase, Reply, Row};
 
 /// How messages are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +81,14 @@ pub fn line(event: &Event, style: &Style) -> String {
             let target = style.paint(PLACE, &escaped(target));
             format!("{target}: saved{plain} {} ({})", escaped(path), DecimalBytes(*size))
         }
-        Event::Progress { name, done, total } => {
-            let (done, total) = (DecimalBytes(*done), DecimalBytes(*total));
-            style.paint(ASIDE, &format!("-- {}: {done} of {total}", escaped(name)))
+        Event::Progress { phase, target, name, done, size } => {
+            let of = size.map(|size| format!(" of {size}")).unwrap_or_default();
+            let what = match phase {
+                Phase::Reading => "read",
+                Phase::Sending => "sent",
+                Phase::Receiving => "received",
+            };
+            format!("{}: {} {done}{of} bytes {what}", style.paint(PLACE, &escaped(target)), escaped(name))
         }
         Event::Reply(reply) => self::reply(reply, style),
         Event::Server { kind, words, text } => {

@@ -29,7 +29,10 @@ pub fn wire_line(event: &Event, me: &str) -> String {
         }
         Event::Row(row) => format!("* dsc row :{}", escaped(&format!("{row:?}"))),
         Event::FileReceived { target, file, path, .. } => dsc("received", Some(&format!("{target} file={file}")), path),
-        Event::Progress { name, done, total } => dsc("progress", Some(&format!("done={done} total={total}")), name),
+        Event::Progress { target, name, done, size, .. } => {
+            let size = size.map(|size| format!(" size={size}")).unwrap_or_default();
+            format!("* dsc progress {target} done={done}{size} :{}", escaped(name))
+        }
         Event::Reply(reply) => reply_lines(reply),
         Event::Error { exit, message, .. } => format!("* dsc error exit={exit} :{}", escaped(message)),
     }
