@@ -9,6 +9,7 @@ mod commands;
 mod context;
 mod error;
 mod event;
+mod folder;
 #[cfg(test)]
 mod manual;
 mod net;

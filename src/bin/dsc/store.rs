@@ -59,7 +59,7 @@ use self::vault::Vault;
 pub use self::error::StoreError;
 #[cfg(test)]
 pub use self::history::Recorded;
-pub use self::history::{Entry, What};
+pub use self::history::{Entry, PlainFile, What};
 pub use self::home::prepare;
 #[cfg(test)]
 pub use self::outbox::{HELD_BYTES, HELD_KEEP_MS, HELD_MAX, OUTBOX_BYTES, OUTBOX_MAX};

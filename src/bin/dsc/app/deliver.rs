@@ -180,7 +180,7 @@ impl Client<'_> {
                 (Some(Entry { what: What::Sealed { inner, .. }, sender, .. }), Some(raw)) => {
                     sender == me && body(&inner) == body(raw)
                 }
-                (Some(Entry { what: What::Sealed { .. } | What::Plain { .. }, .. }), _) => false,
+                (Some(Entry { what: What::Sealed { .. } | What::Plain { .. } | What::File(_), .. }), _) => false,
                 (Some(Entry { what: What::Failed { .. }, .. }) | None, _) => item.tries > 0,
             })
         })
