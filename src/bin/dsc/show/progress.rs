@@ -1,84 +1,136 @@
-//! How far a transfer is: a bar on a terminal, an event a second for programs, nothing where neither looks.
+//! How far files are: a bar on a terminal, a few lines a second for programs, nothing in between.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Output, escaped};
-use crate::event::Event;
+use crate::error::Failure;
+use crate::event::{Event, Phase};
 
-/// Between two events of one transfer.
-const EVENT_EVERY: Duration = Duration::from_secs(1);
-/// Name, bar, bytes, rate and time left. The name has a width of its own, so that it cannot push the rest away.
-const TEMPLATE: &str = "{prefix:24!} [{wide_bar}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+/// Between two lines of `--json` about one file: four a second are as smooth as anybody looks.
+const EVERY: Duration = Duration::from_millis(250);
+/// Columns of a name beside its bar.
+const NAME_COLUMNS: usize = 24;
 
-/// The progress of one transfer.
-pub struct Progress(Shown);
+/// Shows events, and of progress as much as is of use.
+pub struct Progress {
+    out: Output,
+    /// What is shown now, since when for programs, and its bar on a terminal.
+    current: Option<Current>,
+}
 
-enum Shown {
-    Bar { bar: ProgressBar, begun: bool },
-    Events { out: Output, name: String, total: u64, told: Option<Instant> },
-    Nothing,
+struct Current {
+    phase: Phase,
+    target: String,
+    name: String,
+    told: Instant,
+    bar: ProgressBar,
 }
 
 impl Progress {
-    /// Of a transfer of `total` bytes.
-    pub fn new(out: Output, name: &str, total: u64) -> Progress {
-        if out.is_quiet() {
-            return Progress(Shown::Nothing);
-        }
-        if out.is_json() {
-            return Progress(Shown::Events { out, name: name.to_owned(), total, told: None });
-        }
-        // Where standard error is no terminal, it draws nothing.
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+    /// On the terminal or for the program of `out`.
+    pub fn new(out: Output) -> Progress {
+        Progress { out, current: None }
+    }
+
+    /// Shows one event, at once.
+    ///
+    /// # Errors
+    /// As [`Output::show`].
+    pub fn show(&mut self, event: &Event) -> Result<(), Failure> {
+        let Event::Progress { phase, target, name, done, size } = event else {
+            let over = matches!(event, Event::FileSent { .. } | Event::FileReceived { .. } | Event::Error { .. });
+            return match self.current.take_if(|_| over) {
+                Some(current) => {
+                    current.bar.finish_and_clear();
+                    self.out.show(event)
+                }
+                None => match &self.current {
+                    Some(current) => current.bar.suspend(|| self.out.show(event)),
+                    None => self.out.show(event),
+                },
+            };
+        };
+        let same = |current: &Current| (&current.phase, &current.target, &current.name) == (phase, target, name);
+        let now = Instant::now();
+        let due = match &mut self.current {
+            Some(current) if same(current) => {
+                current.bar.set_position(*done);
+                let due = now.duration_since(current.told) >= EVERY || *size == Some(*done);
+                if due {
+                    current.told = now;
+                }
+                due
+            }
+            _ => {
+                if let Some(before) = self.current.take() {
+                    before.bar.finish_and_clear();
+                }
+                let bar = self.bar(*phase, name, *done, *size);
+                let (target, name) = (target.clone(), name.clone());
+                self.current = Some(Current { phase: *phase, target, name, told: now, bar });
+                true
+            }
+        };
+        if due && self.out.is_json() { self.out.show(event) } else { Ok(()) }
+    }
+
+    fn bar(&self, phase: Phase, name: &str, done: u64, size: Option<u64>) -> ProgressBar {
+        let bar = match size {
+            _ if self.out.is_json() || self.out.is_quiet() => return ProgressBar::hidden(),
+            Some(size) => ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr()),
+            None => ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
+        };
+        let template = match size {
+            Some(_) => "{prefix} {msg} {bytes}/{total_bytes} [{bar:24}] {bytes_per_sec}, {eta} left",
+            None => "{prefix} {msg} {bytes} {bytes_per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
-        bar.set_prefix(escaped(name));
-        Progress(Shown::Bar { bar, begun: false })
-    }
-
-    /// So many bytes are there now. What was there before the first call took no time.
-    pub fn set(&mut self, bytes: u64) {
-        match &mut self.0 {
-            Shown::Bar { bar, begun } => {
-                bar.set_position(bytes);
-                if !std::mem::replace(begun, true) {
-                    bar.reset_eta();
-                }
-            }
-            Shown::Events { out, name, total, told } => {
-                if told.is_some_and(|told| told.elapsed() < EVENT_EVERY) {
-                    return;
-                }
-                *told = Some(Instant::now());
-                // Output that was closed is noticed by the event at the end.
-                let _ = out.show(&Event::Progress { name: name.clone(), done: bytes, total: *total });
-            }
-            Shown::Nothing => {}
-        }
-    }
-
-    /// Does something that prints, with the bar out of the way.
-    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
-        match &self.0 {
-            Shown::Bar { bar, .. } => bar.suspend(work),
-            Shown::Events { .. } | Shown::Nothing => work(),
-        }
-    }
-
-    /// It is over, well or not: the bar goes, and the line that says how it ended stands alone.
-    pub fn finish(&mut self) {
-        if let Shown::Bar { bar, .. } = &self.0 {
-            bar.finish_and_clear();
-        }
-        self.0 = Shown::Nothing;
+        bar.set_prefix(match phase {
+            Phase::Reading => "reading",
+            Phase::Sending => "sending",
+            Phase::Receiving => "receiving",
+        });
+        bar.set_message(shortened(&escaped(name)));
+        // Where it begins is no work of now: the rate counts from here.
+        bar.set_position(done);
+        bar.reset_eta();
+        bar
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.finish();
+        if let Some(current) = self.current.take() {
+            current.bar.finish_and_clear();
+        }
+    }
+}
+
+/// A name within its columns, its end in view: there stands which part or version it is.
+fn shortened(name: &str) -> String {
+    let count = name.chars().count();
+    if count <= NAME_COLUMNS {
+        return name.to_owned();
+    }
+    let half = NAME_COLUMNS / 2;
+    let (begin, end): (String, String) =
+        (name.chars().take(half).collect(), name.chars().skip(count - (NAME_COLUMNS - half - 1)).collect());
+    format!("{begin}…{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_show_both_ends() {
+        assert_eq!(shortened("report.pdf"), "report.pdf");
+        let short = shortened("a very long name of some file, part 17.tar");
+        assert_eq!(short, "a very long …part 17.tar");
+        assert_eq!(short.chars().count(), NAME_COLUMNS);
     }
 }

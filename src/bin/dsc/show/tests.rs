@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
-use crate::event::{Content, Mark, Message, Reply, Row};
+use crate::event::{Content, Mark, Message, Phase, Reply, Row};
 use crate::testing::golden;
 
 const NOW: u64 = 1_780_000_000_000; // 2026-05-28T20:26:40Z
@@ -221,7 +221,8 @@ fn events() -> Vec<Event> {
             encrypted,
         });
     }
-    events.push(Event::Progress { name: "a\nb".to_owned(), done: 65_536, total: 1_234_567 });
+    let (target, name) = ("#ops".to_owned(), "a\nb".to_owned());
+    events.push(Event::Progress { phase: Phase::Receiving, target, name, done: 65_536, size: Some(1_234_567) });
     events.push(Event::Reply(Reply {
         label: some("a1"),
         verb: "fetch".to_owned(),

@@ -8,7 +8,7 @@ use downstream::protocol::Timestamp;
 use indicatif::DecimalBytes;
 
 use super::escape::line as escaped;
-use crate::event::{Content, Event, Mark, Message, Reply, Row};
+use crate::event::{Content, Event, Mark, Message, Phase, Reply, Row};
 
 /// How messages are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,12 @@ pub fn line(event: &Event, style: &Style) -> String {
             let again = if *duplicate { " (it was there already)" } else { "" };
             format!("sent {id} to {}: {how}{again}", style.paint(PLACE, &escaped(target)))
         }
+        Event::FileSent { target, name, size, id, encrypted, duplicate } => {
+            let how = if *encrypted { "end to end".to_owned() } else { style.paint(MARK, "[plain]") };
+            let again = if *duplicate { " (it was there already)" } else { "" };
+            let place = style.paint(PLACE, &escaped(target));
+            format!("sent {} ({}) as {id} to {place}: {how}{again}", escaped(name), DecimalBytes(*size))
+        }
         Event::Unreadable { target, sender, id, code, text } => {
             let number = id.map(|id| style.paint(ASIDE, &format!("{id} "))).unwrap_or_default();
             let place = style.paint(PLACE, &escaped(target));
@@ -81,9 +87,14 @@ pub fn line(event: &Event, style: &Style) -> String {
             let target = style.paint(PLACE, &escaped(target));
             format!("{target}: saved{plain} {} ({})", escaped(path), DecimalBytes(*size))
         }
-        Event::Progress { name, done, total } => {
-            let (done, total) = (DecimalBytes(*done), DecimalBytes(*total));
-            style.paint(ASIDE, &format!("-- {}: {done} of {total}", escaped(name)))
+        Event::Progress { phase, target, name, done, size } => {
+            let of = size.map(|size| format!(" of {size}")).unwrap_or_default();
+            let what = match phase {
+                Phase::Reading => "read",
+                Phase::Sending => "sent",
+                Phase::Receiving => "received",
+            };
+            format!("{}: {} {done}{of} bytes {what}", style.paint(PLACE, &escaped(target)), escaped(name))
         }
         Event::Reply(reply) => self::reply(reply, style),
         Event::Server { kind, words, text } => {
@@ -293,6 +304,15 @@ fn row(row: &Row, style: &Style) -> String {
                 born,
             ]);
             format!("  slot {facts}")
+        }
+        Row::Transfer { transfer, direction, target, name: file, size, since, waits } => {
+            let facts = facts(&[
+                Some(format!("{} {}", escaped(direction), escaped(file))),
+                size.map(|size| DecimalBytes(size).to_string()),
+                Some(format!("begun {}", style.time(since))),
+                shown(waits, ""),
+            ]);
+            format!("{} {}: {facts}", escaped(transfer), name(PLACE, target))
         }
     }
 }
