@@ -30,6 +30,7 @@
 
 mod cache;
 mod codec;
+mod downloads;
 mod error;
 mod history;
 mod home;
@@ -56,6 +57,7 @@ use self::home::Lock;
 use self::slots::Slots;
 use self::vault::Vault;
 
+pub use self::downloads::{Download, FileRef, Save};
 pub use self::error::StoreError;
 #[cfg(test)]
 pub use self::history::Recorded;
