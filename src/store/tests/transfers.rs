@@ -1,15 +1,14 @@
 //! Files: durability, order and failing disks, on the threads and on real files.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::super::files::{Data, Directory, Writing};
+use super::super::files::Directory;
+use super::faults::{Faults, Faulty};
 use super::threads::{PATIENCE, Running, open};
 use super::uploads::{begin, bytes_of, chunk, content};
 use super::*;
@@ -17,14 +16,20 @@ use crate::protocol::FileId;
 use crate::protocol::file::CHUNK_MAX;
 
 impl Running {
-    fn begin(&mut self, who: &Person, to: &str, name: &str, bytes: &[u8]) -> Result<Upload, Refused> {
+    pub(super) fn begin(&mut self, who: &Person, to: &str, name: &str, bytes: &[u8]) -> Result<Upload, Refused> {
         self.apply(begin(who, to, name, bytes)).map(|outcome| match outcome {
             Outcome::Upload(upload) => *upload,
             other => panic!("{other:?}"),
         })
     }
 
-    fn chunk(&mut self, who: &Person, file: FileId, offset: usize, bytes: &[u8]) -> Result<ChunkWritten, Refused> {
+    pub(super) fn chunk(
+        &mut self,
+        who: &Person,
+        file: FileId,
+        offset: usize,
+        bytes: &[u8],
+    ) -> Result<ChunkWritten, Refused> {
         self.apply(chunk(who, file, offset, bytes)).map(written)
     }
 
@@ -48,14 +53,14 @@ impl Running {
         answers.into_iter().next_back().unwrap().unwrap().done.unwrap()
     }
 
-    fn part(&mut self, who: &Person, file: FileId, offset: u64, length: u64) -> Result<FilePart, Refused> {
+    pub(super) fn part(&mut self, who: &Person, file: FileId, offset: u64, length: u64) -> Result<FilePart, Refused> {
         match self.ask(Query::FilePart { account: who.id, file, offset, length })? {
             Answer::FilePart(part) => Ok(part),
             other => panic!("{other:?}"),
         }
     }
 
-    fn read_file(&mut self, who: &Person, file: FileId) -> Vec<u8> {
+    pub(super) fn read_file(&mut self, who: &Person, file: FileId) -> Vec<u8> {
         let mut bytes = Vec::new();
         loop {
             let part = self.part(who, file, bytes.len() as u64, 1 << 20).unwrap();
@@ -74,110 +79,6 @@ impl Running {
     fn restart(mut self) -> Running {
         drop(self.store.take());
         Running::start_in(self.dir)
-    }
-}
-
-// ---- a disk that can be told to fail --------------------------------------------------------------
-
-/// What goes wrong, and what was done.
-#[derive(Default)]
-struct Faults {
-    syncs: AtomicU64,
-    name_syncs: AtomicU64,
-    /// Bytes that a write may still take before there is no room, and the error then.
-    room: Mutex<Option<(u64, Errno)>>,
-    sync_fails: AtomicBool,
-    name_sync_fails: AtomicBool,
-    remove_fails: AtomicBool,
-    low: AtomicBool,
-    /// Syncs and reads wait while this is set.
-    held: Mutex<bool>,
-    released: Condvar,
-    /// How many wait.
-    waiting: AtomicU64,
-}
-
-impl Faults {
-    fn hold(&self, held: bool) {
-        *self.held.lock().unwrap() = held;
-        self.released.notify_all();
-    }
-
-    fn pass(&self) {
-        let held = self.held.lock().unwrap();
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        drop(self.released.wait_while(held, |held| *held).unwrap());
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    fn wait_for(&self, waiting: u64) {
-        let since = Instant::now();
-        while self.waiting.load(Ordering::SeqCst) < waiting {
-            assert!(since.elapsed() < PATIENCE);
-            std::thread::yield_now();
-        }
-    }
-}
-
-struct Faulty(Directory, Arc<Faults>);
-
-struct FaultyWriting(Box<dyn Writing>, Arc<Faults>);
-
-fn fails(when: &AtomicBool) -> io::Result<()> {
-    if when.load(Ordering::SeqCst) { Err(Errno::IO.into()) } else { Ok(()) }
-}
-
-impl Data for Faulty {
-    fn open(&self, file: FileId, len: u64) -> io::Result<Option<Box<dyn Writing>>> {
-        let wrap = |data| Box::new(FaultyWriting(data, Arc::clone(&self.1))) as Box<dyn Writing>;
-        Ok(self.0.open(file, len)?.map(wrap))
-    }
-
-    fn sync_names(&self) -> io::Result<()> {
-        self.1.name_syncs.fetch_add(1, Ordering::SeqCst);
-        fails(&self.1.name_sync_fails)?;
-        self.0.sync_names()
-    }
-
-    fn read(&self, file: FileId, offset: u64, into: &mut [u8]) -> io::Result<bool> {
-        self.1.pass();
-        self.0.read(file, offset, into)
-    }
-
-    fn remove(&self, file: FileId) -> io::Result<()> {
-        fails(&self.1.remove_fails)?;
-        self.0.remove(file)
-    }
-
-    fn spare(&self) -> io::Result<u64> {
-        if self.1.low.load(Ordering::SeqCst) { Ok(0) } else { self.0.spare() }
-    }
-}
-
-impl Writing for FaultyWriting {
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut room = self.1.room.lock().unwrap();
-        if let Some((left, error)) = &mut *room {
-            let fits = bytes.len().min(usize::try_from(*left).unwrap());
-            *left -= fits as u64;
-            if fits < bytes.len() {
-                // A part of it is written, as a disk does.
-                self.0.write(offset, &bytes[..fits])?;
-                return Err((*error).into());
-            }
-        }
-        self.0.write(offset, bytes)
-    }
-
-    fn cut(&mut self, len: u64) -> io::Result<()> {
-        self.0.cut(len)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.1.pass();
-        self.1.syncs.fetch_add(1, Ordering::SeqCst);
-        fails(&self.1.sync_fails)?;
-        self.0.sync()
     }
 }
 
@@ -205,7 +106,7 @@ impl Running {
         self.answers(count).into_iter().map(|(_, done)| op(done).map(|done| written(done).offset)).collect()
     }
 
-    fn wait_until(&mut self, what: &str, mut reached: impl FnMut(&mut Running) -> bool) {
+    pub(super) fn wait_until(&mut self, what: &str, mut reached: impl FnMut(&mut Running) -> bool) {
         let since = Instant::now();
         while !reached(self) {
             assert!(since.elapsed() < PATIENCE, "{what}");
@@ -214,7 +115,7 @@ impl Running {
     }
 
     /// Files in the trash, and data files on the disk.
-    fn remains(&mut self) -> (i64, usize) {
+    pub(super) fn remains(&mut self) -> (i64, usize) {
         let (send, receive) = std::sync::mpsc::channel();
         self.store().tamper(move |sqlite| send.send(sqlite.number("SELECT count(*) FROM trash")).unwrap());
         let trash = receive.recv_timeout(PATIENCE).unwrap();
