@@ -26,6 +26,7 @@
 mod database;
 mod engine;
 mod error;
+mod files;
 mod queue;
 mod schema;
 mod seal;

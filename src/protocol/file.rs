@@ -16,6 +16,9 @@ pub const GET_MAX: u64 = 1 << 20;
 /// Longest name of a file, in bytes: what file systems take.
 pub const FILE_NAME_MAX: usize = 255;
 
+/// The only name of a file in an end-to-end room: the true one is in what the server cannot read.
+pub const SEALED_NAME: &str = "sealed";
+
 /// The server's number of a file; rises, and is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct FileId(pub u64);

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
+use super::files::{DIRECTORY, Data, Directory};
 use super::seal::{Draft, Sealer, make_directory, sync_directory};
 use super::sqlite::{Fault, Sqlite, refusal};
-use super::worker::{Store, Wake};
+use super::worker::{FileAccess, Store, Wake};
 use super::{DATABASE_FILE, LOCK_FILE, ServerKey, StoreError, schema};
 use crate::ops::{AccountRow, AddressBlock, Sha256, Verifier};
 use crate::protocol::{Timestamp, UserName};
@@ -167,10 +168,18 @@ impl Database {
     /// # Errors
     /// [`StoreError::InUse`] where a daemon runs on the directory already, and what the system says.
     pub fn start(self, wake: Wake) -> Result<(Store, Loaded), StoreError> {
+        let files = Directory::new(self.dir.join(DIRECTORY))?;
+        self.start_with(wake, Arc::new(files))
+    }
+
+    /// The same with data of files that may stand elsewhere.
+    pub(super) fn start_with(self, wake: Wake, data: Arc<dyn Data>) -> Result<(Store, Loaded), StoreError> {
         let lock = lock(&self.dir)?.ok_or_else(|| StoreError::InUse { path: self.dir.clone() })?;
         let loaded = Loaded { address_bans: self.sqlite.address_bans().map_err(|fault| failed(fault, None))? };
-        let reader = Sqlite::open_reader(&self.dir.join(DATABASE_FILE), self.sealer)?;
-        Ok((Store::start(self.sqlite, reader, lock, wake)?, loaded))
+        let reader = || Sqlite::open_reader(&self.dir.join(DATABASE_FILE), Arc::clone(&self.sealer));
+        let files = FileAccess { data, sealer: Arc::clone(&self.sealer), records: [reader()?, reader()?] };
+        let reader = reader()?;
+        Ok((Store::start(self.sqlite, reader, files, lock, wake)?, loaded))
     }
 }
 

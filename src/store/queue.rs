@@ -18,6 +18,8 @@ pub(super) struct Queue<T> {
 struct State<T> {
     jobs: VecDeque<(T, usize)>,
     closed: bool,
+    /// Who took is gone, and nobody will.
+    abandoned: bool,
 }
 
 /// What a thread finds.
@@ -32,12 +34,18 @@ pub(super) enum Taken<T> {
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Queue<T> {
-        Queue { state: Mutex::new(State { jobs: VecDeque::new(), closed: false }), changed: Condvar::new() }
+        Queue {
+            state: Mutex::new(State { jobs: VecDeque::new(), closed: false, abandoned: false }),
+            changed: Condvar::new(),
+        }
     }
 
     /// Adds a job; never blocks. The bound is kept by who adds, see [`Store::has_room`](super::Store::has_room).
     pub(super) fn push(&self, job: T, weight: usize) {
         let mut state = locked(&self.state);
+        if state.abandoned {
+            return;
+        }
         let was_empty = state.jobs.is_empty();
         state.jobs.push_back((job, weight));
         drop(state);
@@ -52,6 +60,15 @@ impl<T> Queue<T> {
     pub(super) fn close(&self) {
         locked(&self.state).closed = true;
         self.changed.notify_all();
+    }
+
+    /// Drops everything that waits and that still comes, so that who waits for a job hears that it is lost.
+    pub(super) fn abandon(&self) {
+        let mut state = locked(&self.state);
+        (state.closed, state.abandoned) = (true, true);
+        let jobs = std::mem::take(&mut state.jobs);
+        drop(state);
+        drop(jobs);
     }
 
     /// Waits for jobs and takes what is there, up to `most` jobs and about `weight` bytes.
@@ -76,6 +93,15 @@ impl<T> Queue<T> {
     }
 }
 
+/// Who delivers: each waits only for room of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Answers of the database.
+    Records,
+    /// Pieces of files.
+    Files,
+}
+
 /// Deliveries on their way to the loop.
 pub(super) struct Outbox<T> {
     state: Mutex<Waiting<T>>,
@@ -84,33 +110,39 @@ pub(super) struct Outbox<T> {
 
 struct Waiting<T> {
     deliveries: Vec<T>,
-    bytes: usize,
+    bytes: [usize; 2],
     closing: bool,
 }
 
 impl<T> Outbox<T> {
     pub(super) fn new() -> Outbox<T> {
-        let state = Waiting { deliveries: Vec::new(), bytes: 0, closing: false };
+        let state = Waiting { deliveries: Vec::new(), bytes: [0; 2], closing: false };
         Outbox { state: Mutex::new(state), emptied: Condvar::new() }
     }
 
     /// Adds a delivery.
-    pub(super) fn put(&self, delivery: T, bytes: usize) {
+    pub(super) fn put(&self, delivery: T, lane: Lane, bytes: usize) {
         let mut state = locked(&self.state);
         state.deliveries.push(delivery);
-        state.bytes = state.bytes.saturating_add(bytes);
+        let [records, files] = &mut state.bytes;
+        let waiting = if lane == Lane::Records { records } else { files };
+        *waiting = waiting.saturating_add(bytes);
     }
 
-    /// Waits until less than `most` bytes wait for the loop, or the loop is ending and takes all.
-    pub(super) fn wait_for_room(&self, most: usize) {
-        let full = |state: &mut Waiting<T>| state.bytes >= most && !state.closing;
+    /// Waits until less than `most` bytes of a lane wait for the loop, or the loop is ending and takes all.
+    pub(super) fn wait_for_room(&self, lane: Lane, most: usize) {
+        let full = |state: &mut Waiting<T>| {
+            let [records, files] = state.bytes;
+            let bytes = if lane == Lane::Records { records } else { files };
+            bytes >= most && !state.closing
+        };
         drop(self.emptied.wait_while(locked(&self.state), full));
     }
 
     /// Takes everything.
     pub(super) fn take(&self) -> Vec<T> {
         let mut state = locked(&self.state);
-        state.bytes = 0;
+        state.bytes = [0; 2];
         self.emptied.notify_all();
         std::mem::take(&mut state.deliveries)
     }
@@ -122,7 +154,7 @@ impl<T> Outbox<T> {
     }
 }
 
-/// Lets one thread read, and another hold reading up for a moment. Who holds up goes first: a plain mutex
+/// Lets threads read, and another hold reading up for a moment. Who holds up goes first: a plain mutex
 /// would let reads that follow each other closely pass before it for ever.
 #[derive(Default)]
 pub(super) struct Gate {
@@ -132,7 +164,8 @@ pub(super) struct Gate {
 
 #[derive(Default)]
 struct GateState {
-    reading: bool,
+    /// How many are.
+    reading: usize,
     held_up: bool,
 }
 
@@ -141,16 +174,16 @@ impl Gate {
     pub(super) fn read<T>(&self, read: impl FnOnce() -> T) -> T {
         let held_up = |state: &mut GateState| state.held_up;
         let state = self.changed.wait_while(locked(&self.state), held_up);
-        state.unwrap_or_else(PoisonError::into_inner).reading = true;
+        state.unwrap_or_else(PoisonError::into_inner).reading += 1;
         let _reading = Reading(self);
         read()
     }
 
-    /// Waits for the read that is under way, if there is one, and keeps the next from beginning meanwhile.
+    /// Waits for the reads that are under way, and keeps the next from beginning meanwhile.
     pub(super) fn hold_up<T>(&self, act: impl FnOnce() -> T) -> T {
         let mut state = locked(&self.state);
         state.held_up = true;
-        let reading = |state: &mut GateState| state.reading;
+        let reading = |state: &mut GateState| state.reading > 0;
         drop(self.changed.wait_while(state, reading));
         let done = act();
         locked(&self.state).held_up = false;
@@ -164,7 +197,9 @@ struct Reading<'a>(&'a Gate);
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        locked(&self.0.state).reading = false;
+        let mut state = locked(&self.0.state);
+        state.reading = state.reading.saturating_sub(1);
+        drop(state);
         self.0.changed.notify_all();
     }
 }

@@ -12,7 +12,8 @@ use super::StoreError;
 use super::seal::{Column, Sealer};
 
 /// Entry `n` takes a database from version `n` to `n + 1`.
-const MIGRATIONS: [&str; 2] = [include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema/0001.sql"), include_str!("schema/0002.sql"), include_str!("schema/0003.sql")];
 
 /// The version that this program reads and writes.
 pub(super) const VERSION: usize = MIGRATIONS.len();
@@ -83,6 +84,7 @@ mod tests {
         let released = [
             "4ca4f2eda791aa9770677366f8657341ac41d7eae0076f5696c65f12b0517fce",
             "572a1854019967cc6d653cc13899f86843324cad421f010ea01e9da485a2f938",
+            "6ca22c3fa838c0720d8aed34c047b1ae668bddd63a6cdda7b4cf1b5dd6f5966d",
         ];
         assert_eq!(released.len(), MIGRATIONS.len());
         for (migration, digest) in MIGRATIONS.iter().zip(released) {

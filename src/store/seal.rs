@@ -164,6 +164,12 @@ pub(super) enum Column {
     Body,
     /// A signal's body; the key is its receiver's.
     Signal,
+    /// A file's name.
+    FileName,
+    /// The data of a file, block by block.
+    FileBlock,
+    /// What an upload goes on with.
+    FileRest,
     /// What is kept of a password.
     Verifier,
     /// Names, address and note of a person.
@@ -179,6 +185,9 @@ impl Column {
         match self {
             Column::Body => b"message.body",
             Column::Signal => b"signal.body",
+            Column::FileName => b"file.name",
+            Column::FileBlock => b"file.block",
+            Column::FileRest => b"file.rest",
             Column::Verifier => b"account.verifier",
             Column::Profile => b"account.profile",
             Column::Topic => b"room.topic",
@@ -265,7 +274,7 @@ fn random_nonce() -> Result<[u8; NONCE_LEN], SealError> {
     })
 }
 
-/// The key of one row or one log.
+/// The key of one row, one log, or one file.
 pub(super) struct SealKey {
     cipher: Aes256Gcm,
     column: Column,

@@ -1,12 +1,14 @@
 //! The records in SQLite: one connection, and what each write and read does with it. The files below
 //! this one are the only ones with SQL.
 //!
-//! [`Sqlite`] holds no state of its own beside the clock, so that a transaction rolled back leaves
+//! [`Sqlite`] holds no state of its own beside the clock and what is known of the disk, so that a transaction rolled back leaves
 //! nothing behind.
 
 mod accounts;
 mod credentials;
 mod directory;
+mod files;
+mod listings;
 mod logs;
 mod markers;
 mod messages;
@@ -19,6 +21,8 @@ mod signals;
 mod upkeep;
 mod values;
 
+use files::Announced;
+pub(super) use files::{Progress, Progressed, Step, UploadRow};
 pub(super) use operator::refusal;
 use values::person;
 
@@ -99,6 +103,10 @@ pub(super) struct Sqlite {
     mailbox_keys: LogKeys,
     /// The newest time of a message or signal, in milliseconds; no later one gets an earlier one.
     clock: Cell<u64>,
+    /// Bytes that uploads may still take of the disk, as it was last looked at.
+    spare: Cell<u64>,
+    /// Files were put into the trash. Said once too often, where a batch is lost, is harmless.
+    trashed: Cell<bool>,
     #[cfg(test)]
     commit_fails: Cell<bool>,
 }
@@ -228,6 +236,8 @@ impl Sqlite {
             log_keys: LogKeys::new(Column::Body),
             mailbox_keys: LogKeys::new(Column::Signal),
             clock: Cell::new(0),
+            spare: Cell::new(u64::MAX),
+            trashed: Cell::new(false),
             #[cfg(test)]
             commit_fails: Cell::new(false),
         })
@@ -302,11 +312,21 @@ impl Sqlite {
                 Err(Fault::Sql(_) | Fault::Ours(_)) => Err(BatchLost::Unguarded),
             };
         }
+        self.guarded(|| self.dispatch(now, op))
+    }
+
+    /// Records how an upload went on, inside a batch, as [`Sqlite::apply`] does a write.
+    pub(super) fn record(&self, progress: &Progress) -> Result<Result<Progressed, Refused>, BatchLost> {
+        self.guarded(|| self.advance_upload(progress))
+    }
+
+    /// Does one thing that can be undone alone.
+    fn guarded<T>(&self, act: impl FnOnce() -> Outcomes<T>) -> Result<Result<T, Refused>, BatchLost> {
         self.run("SAVEPOINT op")?;
-        let refused = match self.dispatch(now, op) {
-            Ok(outcome) => {
+        let refused = match act() {
+            Ok(done) => {
                 self.run("RELEASE op")?;
-                return Ok(Ok(outcome));
+                return Ok(Ok(done));
             }
             Err(Fault::Refused(refused)) => refused,
             Err(Fault::Sql(error)) if self.sinks_the_batch(&error) => return Err(error.into()),
@@ -372,7 +392,11 @@ impl Sqlite {
             Op::DropSignal { account, id } => self.drop_signal(*account, *id),
             Op::AddRoster { account, room, epoch, entry } => self.add_roster(*account, room, *epoch, entry),
             Op::AddInvite { code } => self.add_code(now, code).map(|()| Outcome::Nothing),
-            Op::BeginUpload { .. } | Op::WriteChunk { .. } | Op::DropFile { .. } => Err(Fault::Ours("no files yet")),
+            Op::BeginUpload { sender, target, name, size, sha256, limits } => {
+                self.begin_upload(now, sender, target, name, Announced { size: *size, sha256: *sha256 }, limits)
+            }
+            Op::WriteChunk { .. } => Err(Fault::Ours("chunks are written by the thread of files")),
+            Op::DropFile { account, file } => self.drop_file(*account, *file),
             Op::Sweep(sweep) => self.sweep(now, sweep),
         }
     }
@@ -415,7 +439,8 @@ impl Sqlite {
             Query::Roster { account, room, after, limit, max_bytes } => {
                 self.roster(*account, room, *after, *limit, *max_bytes)
             }
-            Query::FilePart { .. } | Query::Files(_) => Err(Fault::Ours("no files yet")),
+            Query::FilePart { .. } => Err(Fault::Ours("files are read by a thread of their own")),
+            Query::Files(wanted) => self.files(wanted),
             Query::Totals => self.totals(),
         }
     }

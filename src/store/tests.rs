@@ -9,6 +9,8 @@ mod rooms;
 mod rosters;
 mod signals;
 mod threads;
+mod transfers;
+mod uploads;
 
 use std::sync::Arc;
 

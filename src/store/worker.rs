@@ -6,10 +6,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::queue::{Gate, Outbox, Queue, Taken, locked};
+use super::files::{ChunkBatch, ChunkJob, Data, FileJob, FileWriter, Recorded, Results, Uploads, read_part};
+use super::queue::{Gate, Lane, Outbox, Queue, Taken, locked};
+use super::seal::Sealer;
 use super::sqlite::{BatchLost, Fault, Guard, Sqlite, advice};
-use crate::ops::{Answer, DEVICES_MAX, Done, Entry, Op, OutsideChange, Query, Refused, Ticket};
-use crate::protocol::{KeyRecord, Timestamp};
+use crate::ops::{AccountId, Answer, DEVICES_MAX, Done, Entry, Op, OutsideChange, Query, Refused, Ticket};
+use crate::protocol::{FileId, KeyRecord, Timestamp};
 
 /// Most writes of one transaction: a commit's cost is shared by enough of them, and the first does not
 /// wait for ever.
@@ -35,7 +37,7 @@ const BUNDLE_BYTES: usize = 2048;
 /// How often an idle writer looks for what operator commands changed.
 const IDLE: Duration = Duration::from_secs(1);
 /// A disk that fails is logged at most this often.
-const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
+pub(super) const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
 /// Called from the threads when answers wait.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -69,43 +71,77 @@ pub struct StoreStats {
     pub waiting_ops: u64,
     /// Reads that wait or are under way.
     pub waiting_queries: u64,
+    /// Chunks that were answered.
+    pub chunks: u64,
+    /// Pieces of files that were read.
+    pub parts: u64,
+    /// Chunks that wait or are under way.
+    pub waiting_chunks: u64,
+    /// Pieces of files that wait or are under way.
+    pub waiting_parts: u64,
 }
 
-struct Write {
+pub(super) struct Write {
     ticket: Ticket,
     now: Timestamp,
     op: Op,
 }
 
 /// What the writer's queue holds.
-enum Job {
+pub(super) enum Job {
     Write(Write),
+    /// From the thread of files.
+    Chunks(ChunkBatch),
+    /// From there, too: the data of these is deleted.
+    Emptied(Vec<FileId>),
     /// Runs between batches, so that a test can break the disk at a known point.
     #[cfg(test)]
     Tamper(Box<dyn FnOnce(&Sqlite) + Send>),
 }
 
+/// A piece of a file that somebody wants to read.
+struct PartJob {
+    ticket: Ticket,
+    account: AccountId,
+    file: FileId,
+    offset: u64,
+    length: u64,
+}
+
 /// One batch of answers, with what it takes off the queues.
+#[derive(Default)]
 struct Delivery {
     news: Vec<News>,
     ops: usize,
     op_bytes: usize,
     queries: usize,
+    chunks: usize,
+    parts: usize,
 }
 
-struct Shared {
-    writes: Queue<Job>,
+/// What the data of files is reached with.
+pub(super) struct FileAccess {
+    pub(super) data: Arc<dyn Data>,
+    pub(super) sealer: Arc<Sealer>,
+    /// For the thread that writes, and the one that reads.
+    pub(super) records: [Sqlite; 2],
+}
+
+pub(super) struct Shared {
+    pub(super) writes: Queue<Job>,
     reads: Queue<(Ticket, Query)>,
+    pub(super) chunks: Queue<FileJob>,
+    parts: Queue<PartJob>,
     outbox: Outbox<Delivery>,
     stats: Mutex<StoreStats>,
     /// Every read passes it, so that the writer can make a moment without one.
-    gate: Gate,
+    pub(super) gate: Gate,
     wake: Wake,
 }
 
 impl Shared {
-    fn deliver(&self, delivery: Delivery, bytes: usize) {
-        self.outbox.put(delivery, bytes);
+    fn deliver(&self, delivery: Delivery, lane: Lane, bytes: usize) {
+        self.outbox.put(delivery, lane, bytes);
         (self.wake)();
     }
 }
@@ -114,20 +150,31 @@ impl Shared {
 pub struct Store {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<Sqlite>>,
-    reader: Option<JoinHandle<()>>,
+    /// The reader, and the two threads of files: the one that writes first.
+    others: Vec<JoinHandle<()>>,
     ops: usize,
     op_bytes: usize,
     queries: usize,
+    chunks: usize,
+    parts: usize,
     /// Held as long as the store lives: no second daemon starts on the directory.
     _lock: File,
 }
 
 impl Store {
-    pub(super) fn start(sqlite: Sqlite, reader: Sqlite, lock: File, wake: Wake) -> Result<Store, StoreError> {
+    pub(super) fn start(
+        sqlite: Sqlite,
+        reader: Sqlite,
+        files: FileAccess,
+        lock: File,
+        wake: Wake,
+    ) -> Result<Store, StoreError> {
         let failed = |_| StoreError::Died;
         let shared = Arc::new(Shared {
             writes: Queue::new(),
             reads: Queue::new(),
+            chunks: Queue::new(),
+            parts: Queue::new(),
             outbox: Outbox::new(),
             stats: Mutex::default(),
             gate: Gate::default(),
@@ -135,21 +182,43 @@ impl Store {
         });
         let seen_version = sqlite.data_version().map_err(failed)?;
         let seen = sqlite.last_announcement().map_err(failed)?;
-        let writer = Writer { sqlite, shared: Arc::clone(&shared), seen, seen_version, complained: None };
-        let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
+        let FileAccess { data, sealer, records: [for_writing, for_reading] } = files;
+        let disk = Arc::clone(&data);
+        let writer = Writer { sqlite, shared: Arc::clone(&shared), disk, seen, seen_version, complained: None };
+        let uploads = Uploads::new(Arc::clone(&data), Arc::clone(&sealer));
+        let files = FileWriter::new(for_writing, uploads, Arc::clone(&data), Arc::clone(&shared));
         let io = |error| StoreError::io(std::path::Path::new("thread"), error);
+        let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
         let writer = spawn("store-writer").spawn(move || writer.run()).map_err(io)?;
-        let for_reader = Arc::clone(&shared);
-        let reader = spawn("store-reader").spawn(move || read(&reader, &for_reader));
-        let mut store =
-            Store { shared, writer: Some(writer), reader: None, ops: 0, op_bytes: 0, queries: 0, _lock: lock };
-        store.reader = Some(reader.map_err(io)?);
+        let mut store = Store {
+            shared: Arc::clone(&shared),
+            writer: Some(writer),
+            others: Vec::new(),
+            ops: 0,
+            op_bytes: 0,
+            queries: 0,
+            chunks: 0,
+            parts: 0,
+            _lock: lock,
+        };
+        // From here on a failure ends the threads that run.
+        store.others.push(spawn("store-files").spawn(move || files.run()).map_err(io)?);
+        let for_parts = Arc::clone(&shared);
+        let parts = move || read_parts(&for_reading, &*data, &sealer, &for_parts);
+        store.others.push(spawn("store-parts").spawn(parts).map_err(io)?);
+        store.others.push(spawn("store-reader").spawn(move || read(&reader, &shared)).map_err(io)?);
         Ok(store)
     }
 
     /// Hands a write over. It is answered with [`News::Answer`] under `ticket`, in the order of the
-    /// calls. `now` may go back, stored times do not. Never blocks.
+    /// calls; chunks of files in an order of their own. `now` may go back, stored times do not. Never blocks.
     pub fn submit(&mut self, ticket: Ticket, now: Timestamp, op: Op) {
+        if let Op::WriteChunk { account, file, offset, data } = op {
+            self.chunks += 1;
+            let weight = data.len();
+            let job = ChunkJob { ticket, now, account, file, offset, data };
+            return self.shared.chunks.push(FileJob::Chunk(job), weight);
+        }
         let weight = weight(&op);
         self.ops += 1;
         self.op_bytes = self.op_bytes.saturating_add(weight);
@@ -158,27 +227,31 @@ impl Store {
 
     /// Hands a read over. It sees at least everything answered before this call. Never blocks.
     pub fn ask(&mut self, ticket: Ticket, query: Query) {
+        if let Query::FilePart { account, file, offset, length } = query {
+            self.parts += 1;
+            return self.shared.parts.push(PartJob { ticket, account, file, offset, length }, 0);
+        }
         self.queries += 1;
         self.shared.reads.push((ticket, query), 0);
     }
 
     /// Whether more may be handed over. While this is false the loop reads no socket; what one turn still
-    /// adds is bounded by one request for each connection.
+    /// adds is bounded by one request for each connection. Files do not count, so that no transfer delays a
+    /// message: the core bounds how many chunks and pieces are under way.
     pub fn has_room(&self) -> bool {
         self.ops < QUEUE_OPS && self.op_bytes < QUEUE_BYTES && self.queries < QUEUE_QUERIES
     }
 
     /// Whether something handed over was not drained yet.
     pub fn is_busy(&self) -> bool {
-        self.ops > 0 || self.queries > 0
+        self.ops > 0 || self.queries > 0 || self.chunks > 0 || self.parts > 0
     }
 
-    /// Whether both threads live. One that does not is a defect of ours, and its requests are never
+    /// Whether all threads live. One that does not is a defect of ours, and its requests are never
     /// answered: the daemon has to end, and to be started again.
     pub fn is_running(&self) -> bool {
-        let lives = |running: bool| !running;
-        self.writer.as_ref().is_some_and(|thread| lives(thread.is_finished()))
-            && self.reader.as_ref().is_some_and(|thread| lives(thread.is_finished()))
+        self.writer.as_ref().is_some_and(|thread| !thread.is_finished())
+            && self.others.iter().all(|thread| !thread.is_finished())
     }
 
     /// Takes everything that was answered since the last call.
@@ -187,6 +260,8 @@ impl Store {
             self.ops = self.ops.saturating_sub(delivery.ops);
             self.op_bytes = self.op_bytes.saturating_sub(delivery.op_bytes);
             self.queries = self.queries.saturating_sub(delivery.queries);
+            self.chunks = self.chunks.saturating_sub(delivery.chunks);
+            self.parts = self.parts.saturating_sub(delivery.parts);
             delivery.news.into_iter().for_each(&mut each);
         }
     }
@@ -194,7 +269,13 @@ impl Store {
     /// The counters.
     pub fn stats(&self) -> StoreStats {
         let stats = *locked(&self.shared.stats);
-        StoreStats { waiting_ops: self.ops as u64, waiting_queries: self.queries as u64, ..stats }
+        StoreStats {
+            waiting_ops: self.ops as u64,
+            waiting_queries: self.queries as u64,
+            waiting_chunks: self.chunks as u64,
+            waiting_parts: self.parts as u64,
+            ..stats
+        }
     }
 
     /// Ends the store: commits and answers everything handed over, then empties the write-ahead log.
@@ -210,13 +291,16 @@ impl Store {
     }
 
     fn end(&mut self) -> Result<(), StoreError> {
-        self.shared.writes.close();
         self.shared.reads.close();
+        self.shared.chunks.close();
+        self.shared.parts.close();
         self.shared.outbox.close();
-        let read = self.reader.take().map(JoinHandle::join);
+        // The thread of files has its last records committed before the writer may end.
+        let ended = self.others.drain(..).map(JoinHandle::join).fold(true, |all, thread| all && thread.is_ok());
+        self.shared.writes.close();
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let sqlite = writer.join().map_err(|_| StoreError::Died)?;
-        if matches!(read, Some(Err(_))) {
+        if !ended {
             return Err(StoreError::Died);
         }
         sqlite.checkpoint_all().map_err(|lost| StoreError::lost("emptying the write-ahead log", lost))
@@ -265,12 +349,43 @@ fn record_bytes(record: &KeyRecord) -> usize {
 struct Writer {
     sqlite: Sqlite,
     shared: Arc<Shared>,
+    /// Looked at before an upload begins.
+    disk: Arc<dyn Data>,
     /// The last announcement that was handed on.
     seen: i64,
     /// `PRAGMA data_version` when announcements were looked for last.
     seen_version: i64,
     /// When a failing disk was logged last; `None` while it works.
     complained: Option<Instant>,
+}
+
+/// What a transaction answers.
+struct Answers {
+    answers: Vec<News>,
+    /// The records that were refused, for each batch of chunks.
+    recorded: Vec<Recorded>,
+}
+
+impl Job {
+    fn chunks(&self) -> Option<&ChunkBatch> {
+        if let Job::Chunks(batch) = self { Some(batch) } else { None }
+    }
+}
+
+/// Answers a job whose transaction was lost.
+fn lose(job: &Job) -> Vec<News> {
+    let internal = |ticket| News::Answer(ticket, Done::Op(Err(Refused::Internal)));
+    match job {
+        Job::Write(write) => vec![internal(write.ticket)],
+        Job::Chunks(batch) => {
+            // What was refused before stays refused; all else has no record.
+            let lost = batch.progress.iter().map(|progress| (progress.file, Refused::Internal)).collect();
+            let _ = batch.reply.send(lost);
+            let answer = |(ticket, result)| News::Answer(ticket, Done::Op(result));
+            batch.answers(&Results::new()).into_iter().map(answer).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// What operator commands changed, and how far that was read.
@@ -280,9 +395,19 @@ struct Outside {
     changes: Vec<OutsideChange>,
 }
 
+/// Lets nobody wait for a writer that has ended, also by a panic.
+struct Ending<'a>(&'a Shared);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.writes.abandon();
+    }
+}
+
 impl Writer {
     fn run(mut self) -> Sqlite {
         let shared = Arc::clone(&self.shared);
+        let _end = Ending(&shared);
         loop {
             match shared.writes.take(BATCH_OPS, BATCH_BYTES, IDLE) {
                 Taken::Jobs(jobs, weight) => self.batch(jobs, weight),
@@ -294,50 +419,78 @@ impl Writer {
 
     /// Commits a batch, then answers it.
     fn batch(&mut self, jobs: Vec<Job>, weight: usize) {
-        let mut writes = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            match job {
-                Job::Write(write) => writes.push(write),
-                #[cfg(test)]
-                Job::Tamper(tamper) => tamper(&self.sqlite),
-            }
-        }
-        if writes.is_empty() {
+        #[cfg(test)]
+        let jobs = self.tamper(jobs);
+        if jobs.is_empty() {
             return self.idle();
         }
-        let count = writes.len();
+        let ops = jobs.iter().filter(|job| matches!(job, Job::Write(_))).count();
+        let chunks = jobs.iter().map(|job| if let Job::Chunks(batch) = job { batch.fates.len() } else { 0 }).sum();
+        self.look_at_disk(&jobs);
         let mut outside = Outside { seen: self.seen, version: self.seen_version, changes: Vec::new() };
-        let mut committed = self.transact(&writes, Guard::NotForAppends, &mut outside);
+        let mut committed = self.transact(&jobs, Guard::NotForAppends, &mut outside);
         if matches!(committed, Err(BatchLost::Unguarded)) {
             self.sqlite.rollback();
-            committed = self.transact(&writes, Guard::Always, &mut outside);
+            committed = self.transact(&jobs, Guard::Always, &mut outside);
         }
         // Taken up before the answers, also where this batch failed: others committed it.
-        (self.seen, self.seen_version) = (outside.seen, outside.version);
-        let mut news: Vec<News> = outside.changes.into_iter().map(News::Outside).collect();
+        let mut news = self.take_up(outside);
         match committed {
-            Ok(answers) => {
+            Ok(Answers { answers, recorded }) => {
                 news.extend(answers);
                 self.recovered();
                 let mut stats = locked(&self.shared.stats);
                 stats.commits += 1;
-                stats.ops += count as u64;
-                stats.last_batch = count as u64;
-                stats.largest_batch = stats.largest_batch.max(count as u64);
+                stats.ops += ops as u64;
+                stats.chunks += chunks as u64;
+                stats.last_batch = ops as u64;
+                stats.largest_batch = stats.largest_batch.max(ops as u64);
+                drop(stats);
+                // Before the answers: who is answered may go on at once.
+                for (batch, refused) in jobs.iter().filter_map(Job::chunks).zip(recorded) {
+                    let _ = batch.reply.send(refused);
+                }
             }
             Err(lost) => {
                 self.sqlite.rollback();
-                self.complain(count, &lost);
+                self.complain(ops, &lost);
                 locked(&self.shared.stats).failures += 1;
-                let internal = |write: Write| News::Answer(write.ticket, Done::Op(Err(Refused::Internal)));
-                news.extend(writes.into_iter().map(internal));
+                for job in &jobs {
+                    news.extend(lose(job));
+                }
             }
         }
-        self.shared.deliver(Delivery { news, ops: count, op_bytes: weight, queries: 0 }, 0);
+        self.shared.deliver(Delivery { news, ops, op_bytes: weight, chunks, ..Delivery::default() }, Lane::Records, 0);
+        if self.sqlite.take_trashed() {
+            self.shared.chunks.push(FileJob::Trash, 0);
+        }
         // After the answers, so that none waits for it.
         if let Err(lost) = self.checkpoint() {
             self.complain(0, &lost);
         }
+    }
+
+    /// Looks how much uploads may take, where one begins.
+    fn look_at_disk(&self, jobs: &[Job]) {
+        if jobs.iter().any(|job| matches!(job, Job::Write(Write { op: Op::BeginUpload { .. }, .. }))) {
+            let spare = self.disk.spare().unwrap_or_else(|error| {
+                log::error!("asking how much of the disk is free: {error}");
+                u64::MAX
+            });
+            self.sqlite.set_spare(spare);
+        }
+    }
+
+    #[cfg(test)]
+    fn tamper(&self, jobs: Vec<Job>) -> Vec<Job> {
+        let mut rest = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match job {
+                Job::Tamper(tamper) => tamper(&self.sqlite),
+                job => rest.push(job),
+            }
+        }
+        rest
     }
 
     /// Copies the write-ahead log back once it has grown long.
@@ -353,16 +506,45 @@ impl Writer {
     }
 
     /// One transaction; its answers, once they are on stable storage.
-    fn transact(&self, writes: &[Write], guard: Guard, outside: &mut Outside) -> Result<Vec<News>, BatchLost> {
+    fn transact(&self, jobs: &[Job], guard: Guard, outside: &mut Outside) -> Result<Answers, BatchLost> {
         self.sqlite.begin()?;
         // Nobody else can commit from here on, so what is found now is what lies in front of this batch.
         *outside = self.outside()?;
-        let mut answers = Vec::with_capacity(writes.len());
-        for Write { ticket, now, op } in writes {
-            answers.push(News::Answer(*ticket, Done::Op(self.sqlite.apply(*now, op, guard)?)));
+        let mut answers = Vec::with_capacity(jobs.len());
+        let mut recorded = Vec::new();
+        let answer = |(ticket, result)| News::Answer(ticket, Done::Op(result));
+        for job in jobs {
+            match job {
+                Job::Write(Write { ticket, now, op }) => {
+                    answers.push(answer((*ticket, self.sqlite.apply(*now, op, guard)?)));
+                }
+                Job::Chunks(batch) => {
+                    let mut results = Results::new();
+                    for progress in &batch.progress {
+                        results.insert(progress.file, self.sqlite.record(progress)?);
+                    }
+                    answers.extend(batch.answers(&results).into_iter().map(answer));
+                    let refused = results.into_iter().filter_map(|(file, result)| Some((file, result.err()?)));
+                    recorded.push(refused.collect());
+                }
+                // What fails stays in the trash.
+                Job::Emptied(files) => drop(self.sqlite.empty_trash(files)?),
+                #[cfg(test)]
+                Job::Tamper(_) => {}
+            }
         }
         self.sqlite.commit()?;
-        Ok(answers)
+        Ok(Answers { answers, recorded })
+    }
+
+    /// Goes on from what operator commands changed.
+    fn take_up(&mut self, outside: Outside) -> Vec<News> {
+        if outside.version != self.seen_version {
+            // They may have deleted an account, and uploads with it.
+            self.shared.chunks.push(FileJob::Trash, 0);
+        }
+        (self.seen, self.seen_version) = (outside.seen, outside.version);
+        outside.changes.into_iter().map(News::Outside).collect()
     }
 
     /// What operator commands changed since the last look.
@@ -383,11 +565,10 @@ impl Writer {
     /// Looks for what operator commands changed while nothing else happens.
     fn idle(&mut self) {
         match self.outside() {
-            Ok(Outside { seen, version, changes }) => {
-                (self.seen, self.seen_version) = (seen, version);
-                if !changes.is_empty() {
-                    let news = changes.into_iter().map(News::Outside).collect();
-                    self.shared.deliver(Delivery { news, ops: 0, op_bytes: 0, queries: 0 }, 0);
+            Ok(outside) => {
+                let news = self.take_up(outside);
+                if !news.is_empty() {
+                    self.shared.deliver(Delivery { news, ..Delivery::default() }, Lane::Records, 0);
                 }
             }
             Err(lost) => self.complain(0, &lost),
@@ -419,12 +600,33 @@ fn read(sqlite: &Sqlite, shared: &Shared) {
         match shared.reads.take(1, 1, Duration::MAX) {
             Taken::Jobs(jobs, _) => {
                 for (ticket, query) in jobs {
-                    shared.outbox.wait_for_room(ANSWER_BYTES);
+                    shared.outbox.wait_for_room(Lane::Records, ANSWER_BYTES);
                     let answer = shared.gate.read(|| sqlite.answer(&query));
                     let bytes = answer.as_ref().map_or(0, answer_bytes);
                     locked(&shared.stats).queries += 1;
                     let news = vec![News::Answer(ticket, Done::Query(answer))];
-                    shared.deliver(Delivery { news, ops: 0, op_bytes: 0, queries: 1 }, bytes);
+                    shared.deliver(Delivery { news, queries: 1, ..Delivery::default() }, Lane::Records, bytes);
+                }
+            }
+            Taken::Nothing => {}
+            Taken::Closed => return,
+        }
+    }
+}
+
+fn read_parts(records: &Sqlite, data: &dyn Data, sealer: &Sealer, shared: &Shared) {
+    loop {
+        match shared.parts.take(1, 1, Duration::MAX) {
+            Taken::Jobs(jobs, _) => {
+                for PartJob { ticket, account, file, offset, length } in jobs {
+                    shared.outbox.wait_for_room(Lane::Files, ANSWER_BYTES);
+                    // The database is asked for a moment only; the data is read beside everybody.
+                    let size = shared.gate.read(|| records.readable(account, file));
+                    let part = size.and_then(|size| read_part(data, sealer, file, size, offset, length));
+                    let bytes = part.as_ref().map_or(0, |part| part.rows.iter().map(|(_, row)| row.len()).sum());
+                    locked(&shared.stats).parts += 1;
+                    let news = vec![News::Answer(ticket, Done::Query(part.map(Answer::FilePart)))];
+                    shared.deliver(Delivery { news, parts: 1, ..Delivery::default() }, Lane::Files, bytes);
                 }
             }
             Taken::Nothing => {}

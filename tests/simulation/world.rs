@@ -92,7 +92,7 @@ impl World {
             idle_timeout: rng.one_in(3).then_some(Duration::from_secs(300)),
             outbound_bytes: if rng.one_in(5) { 262_144 } else { 65_536 },
             retention_days: retention.then_some(1),
-            max_file: 0,
+            max_file: 1 << 30,
             file_limits: downstream::ops::FileLimits { quota: None, total: None },
             partial_hours: None,
             file_days: None,

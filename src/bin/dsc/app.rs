@@ -24,6 +24,7 @@ mod shown;
 mod take;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 pub(crate) use self::deliver::Delivered;
 pub(crate) use self::download::{Begun, Fetching, To};
@@ -38,6 +39,7 @@ pub(crate) use self::rooms::Member;
 pub(crate) use self::save::Saver;
 pub(crate) use self::send::Content;
 pub(crate) use self::shown::{entry_event, message_of_row};
+pub(crate) use self::upload::{Origin, Sending, Work};
 
 use downstream::e2e::error::{Error, NoRandom, SealError};
 use downstream::e2e::name::{Address, DeviceId, RoomName as SealedRoom, User};
@@ -104,7 +106,11 @@ impl Client<'_> {
 
     /// Asks, and waits where the server says that it is too fast.
     fn ask(&mut self, command: &str) -> Result<Answer, Failure> {
-        let (tries, most) = PATIENCE;
+        self.ask_within(command, PATIENCE)
+    }
+
+    /// The same, with as many tries as the first number says, each after at most the second in seconds.
+    fn ask_within(&mut self, command: &str, (tries, most): (usize, u64)) -> Result<Answer, Failure> {
         let mut answer = self.server.ask(command)?;
         for _ in 0..tries {
             match wait_for(&answer, most) {

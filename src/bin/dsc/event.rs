@@ -22,6 +22,22 @@ pub enum Event {
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         duplicate: bool,
     },
+    /// A file that was sent: the server has all of it, and its receivers were told.
+    FileSent {
+        /// The room or person.
+        target: String,
+        /// Its name.
+        name: String,
+        /// Its size in bytes.
+        size: u64,
+        /// The server's number of its message in the conversation.
+        id: u64,
+        /// Whether it was sealed end to end.
+        encrypted: bool,
+        /// The server had it already: an earlier try had come through.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        duplicate: bool,
+    },
     /// An envelope that cannot be opened.
     Unreadable {
         /// The room, or the other person; the sender of a signal.
@@ -452,5 +468,24 @@ pub enum Row {
         previous: u32,
         /// The place in the sender's chain, from 0.
         n: u32,
+    },
+    /// A file whose transfer is not finished: `dsc resume` goes on with it.
+    Transfer {
+        /// By which `dsc resume --drop` names it.
+        transfer: String,
+        /// `sending` or `receiving`.
+        direction: String,
+        /// The room, or the other person.
+        target: String,
+        /// The file's name.
+        name: String,
+        /// Bytes of the file, if that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+        /// When it was begun, RFC 3339.
+        since: String,
+        /// Why `dsc resume` does not go on with it, if it does not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        waits: Option<String>,
     },
 }

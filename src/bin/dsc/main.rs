@@ -18,6 +18,7 @@ mod server;
 mod session;
 mod settings;
 mod show;
+mod spool;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -67,7 +67,10 @@ impl Output {
     /// # Errors
     /// [`Failure::closed`] if nobody reads any more; [`Failure::failed`] if it cannot be written.
     pub fn show(&self, event: &Event) -> Result<(), Failure> {
-        let aside = matches!(event, Event::Notice { .. } | Event::Sent { .. } | Event::Progress { .. });
+        let aside = matches!(
+            event,
+            Event::Notice { .. } | Event::Sent { .. } | Event::FileSent { .. } | Event::Progress { .. }
+        );
         // Progress is for programs, or a bar: see [`Progress`].
         if (self.quiet && aside) || (!self.json && matches!(event, Event::Progress { .. })) {
             return Ok(());

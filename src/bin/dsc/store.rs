@@ -42,6 +42,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod uploads;
 mod vault;
 
 use std::collections::BTreeMap;
@@ -70,6 +71,7 @@ pub use self::slots::Passphrase;
 pub use self::tx::Tx;
 #[cfg(test)]
 pub use self::tx::{BUNDLE_KEEP_MS, BUNDLES_MAX};
+pub use self::uploads::{Source, Stage, Upload};
 pub use self::vault::OsRandom;
 
 /// The database.
@@ -181,6 +183,11 @@ impl Store {
         let _lock = Lock::take(&self.home)?;
         slots::write(&self.home, self.vault.dek(), new, cost)?;
         slots::remove_other(&self.home, new)
+    }
+
+    /// Where it lies.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// Does all of `f` or nothing: when this returns `Ok`, what was done is on stable storage; when it

@@ -187,6 +187,7 @@ impl Sqlite {
             WHERE m.account = ?1 AND c.a IS NOT NULL AND NOT EXISTS (
                 SELECT 1 FROM marker o WHERE o.account = c.a + c.b - ?1 AND o.conversation = c.id AND c.a <> c.b)";
         self.execute(unread_by_nobody, [account])?;
+        self.void_uploads_of(account)?;
         self.erase_devices(account)?;
         self.abandon_mailbox(account)?;
         for sql in [

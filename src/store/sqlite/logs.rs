@@ -14,7 +14,7 @@ use super::{Fault, Outcomes, Sqlite, one_more};
 use crate::ops::{
     AccountId, Answer, Arrival, Behind, Bound, ConversationId, Entry, MessageId, Page, Person, Range, UnreadRow,
 };
-use crate::protocol::{RoomName, Target, Timestamp};
+use crate::protocol::{FileId, RoomName, Target, Timestamp};
 
 /// Stands in for a body that does not open, so that one damaged record does not take a page down.
 pub(super) const BODY_UNREADABLE: &str = "[the server cannot read this message: its copy is damaged]";
@@ -32,6 +32,7 @@ struct Found {
     row: i64,
     sender: AccountId,
     len: usize,
+    file: Option<FileId>,
 }
 
 /// What is left to read of one log.
@@ -107,9 +108,9 @@ impl Sqlite {
             return Ok(Answer::Page(Page { entries: Vec::new(), more: from <= to, oldest: None }));
         }
         let sql = if forward {
-            "SELECT time, id, sender, length(body) FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3"
+            "SELECT time, id, sender, length(body), file FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3"
         } else {
-            "SELECT time, id, sender, length(body) FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id DESC LIMIT ?3"
+            "SELECT time, id, sender, length(body), file FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id DESC LIMIT ?3"
         };
         let key = |number| row_key(conversation, MessageId(number));
         let rows = self.list(sql, (key(from), key(to), one_more(limit)), found)?;
@@ -273,7 +274,7 @@ impl Sqlite {
 
     fn next(&self, source: &mut Source) -> Outcomes<Option<Found>> {
         if source.waiting.is_empty() && source.after < source.upto {
-            let sql = "SELECT time, id, sender, length(body) FROM message
+            let sql = "SELECT time, id, sender, length(body), file FROM message
                        WHERE id > ?1 AND id <= ?2 AND sender <> ?3 ORDER BY id LIMIT ?4";
             let skip = source.skip.unwrap_or(AccountId(0)); // nobody's
             let chunk = i64::try_from(source.chunk).unwrap_or(i64::MAX);
@@ -309,7 +310,8 @@ impl Sqlite {
             },
             Arc::from,
         );
-        Ok(Entry { conversation, id, time: found.time, target, sender, body, file: None })
+        let file = found.file.map(|file| self.file_ref(file)).transpose()?;
+        Ok(Entry { conversation, id, time: found.time, target, sender, body, file })
     }
 
     fn lookup_person(&self, lookups: &mut Lookups, account: AccountId) -> Outcomes<Person> {
@@ -348,5 +350,6 @@ impl Sqlite {
 
 fn found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
     let len: i64 = row.get(3)?;
-    Ok(Found { time: row.get(0)?, row: row.get(1)?, sender: row.get(2)?, len: len.try_into().unwrap_or(0) })
+    let len = len.try_into().unwrap_or(0);
+    Ok(Found { time: row.get(0)?, row: row.get(1)?, sender: row.get(2)?, len, file: row.get(4)? })
 }

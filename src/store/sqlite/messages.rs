@@ -6,7 +6,8 @@ use super::{Fault, MESSAGES_MAX, Outcomes, Sqlite};
 use crate::ops::{
     AccountId, Appended, ConversationId, Destination, MessageId, Outcome, POST_KEY_LIFE_MS, Person, Refused,
 };
-use crate::protocol::{PostKey, RoomName, Target, Timestamp, UserName, is_envelope};
+use crate::protocol::file::SEALED_NAME;
+use crate::protocol::{FileId, FileName, PostKey, RoomName, Target, Timestamp, UserName, is_envelope};
 
 /// Most logs there can be: the upper half of a message's row key, which is never negative.
 const CONVERSATIONS_MAX: i64 = 1 << 31;
@@ -21,6 +22,39 @@ pub(super) fn row_key(conversation: ConversationId, id: MessageId) -> i64 {
 /// The log and the number of a row.
 pub(super) fn split_row_key(key: i64) -> (ConversationId, MessageId) {
     (ConversationId(key >> 32), MessageId((key & 0xffff_ffff).unsigned_abs()))
+}
+
+/// What a message is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Content<'a> {
+    /// An ordinary one.
+    Text(&'a str),
+    /// A file, by its name.
+    File(FileId, &'a FileName),
+}
+
+impl<'a> Content<'a> {
+    fn text(self) -> &'a str {
+        match self {
+            Content::Text(body) => body,
+            Content::File(_, name) => name.as_str(),
+        }
+    }
+
+    fn file(self) -> Option<FileId> {
+        match self {
+            Content::Text(_) => None,
+            Content::File(file, _) => Some(file),
+        }
+    }
+
+    /// Whether an end-to-end room takes it.
+    fn suits_e2e(self) -> bool {
+        match self {
+            Content::Text(body) => is_envelope(body),
+            Content::File(_, name) => name.as_str() == SEALED_NAME,
+        }
+    }
 }
 
 /// The place in a log where the next message goes.
@@ -64,7 +98,8 @@ impl Sqlite {
         body: &str,
         key: Option<&PostKey>,
     ) -> Outcomes<Appended> {
-        let Some(key) = key else { return self.append_to(time, sender, target, body) };
+        let content = Content::Text(body);
+        let Some(key) = key else { return self.append_to(time, sender.id, target, content) };
         // Before memberships are looked at: a key that worked answers the same for its whole life.
         let digest = self.sealer.digest(&[target.as_str().as_bytes(), body.as_bytes()]);
         let sql = "SELECT message, time, digest FROM post WHERE sender = ?1 AND key = ?2 AND time > ?3";
@@ -88,32 +123,38 @@ impl Sqlite {
             };
             return Ok(Appended { to, conversation, id, time, duplicate: true });
         }
-        let appended = self.append_to(time, sender, target, body)?;
+        let appended = self.append_to(time, sender.id, target, content)?;
         let sql = "INSERT OR REPLACE INTO post(sender, key, message, time, digest) VALUES (?1, ?2, ?3, ?4, ?5)";
         let message = row_key(appended.conversation, appended.id);
         self.execute(sql, (sender.id, key.as_str(), message, time, digest))?;
         Ok(appended)
     }
 
-    fn append_to(&self, time: Timestamp, sender: &Person, target: &Target, body: &str) -> Outcomes<Appended> {
+    pub(super) fn append_to(
+        &self,
+        time: Timestamp,
+        sender: AccountId,
+        target: &Target,
+        content: Content<'_>,
+    ) -> Outcomes<Appended> {
         let (to, head) = match target {
             Target::User(name) => {
-                let (receiver, head) = self.head_of_pair(sender.id, name)?;
+                let (receiver, head) = self.head_of_pair(sender, name)?;
                 let head = match head {
                     Some(head) => head,
-                    None => self.insert_pair(sender.id, receiver)?,
+                    None => self.insert_pair(sender, receiver)?,
                 };
-                let by_a = sender.id <= receiver;
+                let by_a = sender <= receiver;
                 let sql = "UPDATE conversation SET last = ?2, last_time = ?3, sent_a = sent_a + ?4 WHERE id = ?1";
                 self.execute(sql, (head.conversation, head.id, time, by_a))?;
                 (Destination::User(Person { id: receiver, name: name.clone() }), head)
             }
             Target::Room(name) => {
-                let head = self.head_of_room(sender.id, name, body)?;
+                let head = self.head_of_room(sender, name, content)?;
                 let sql = "UPDATE conversation SET last = ?2, last_time = ?3 WHERE id = ?1";
                 self.execute(sql, (head.conversation, head.id, time))?;
                 let sql = "UPDATE marker SET sent = sent + 1 WHERE account = ?1 AND conversation = ?2";
-                self.execute(sql, (sender.id, head.conversation))?;
+                self.execute(sql, (sender, head.conversation))?;
                 (Destination::Room(name.clone()), head)
             }
         };
@@ -125,9 +166,9 @@ impl Sqlite {
             self.execute("UPDATE conversation SET oldest_time = ?2 WHERE id = ?1", (conversation, time))?;
         }
         let row = row_key(conversation, id);
-        let sealed = self.log_keys.seal(&self.sealer, conversation.0, row, body.as_bytes())?;
-        let sql = "INSERT INTO message(id, time, sender, body) VALUES (?1, ?2, ?3, ?4)";
-        self.execute(sql, (row, time, sender.id, sealed))?;
+        let sealed = self.log_keys.seal(&self.sealer, conversation.0, row, content.text().as_bytes())?;
+        let sql = "INSERT INTO message(id, time, sender, body, file) VALUES (?1, ?2, ?3, ?4, ?5)";
+        self.execute(sql, (row, time, sender, sealed, content.file()))?;
         Ok(Appended { to, conversation, id, time, duplicate: false })
     }
 
@@ -157,7 +198,7 @@ impl Sqlite {
     }
 
     /// The next place in the log of a room, for a member.
-    fn head_of_room(&self, sender: AccountId, name: &RoomName, body: &str) -> Outcomes<Head> {
+    fn head_of_room(&self, sender: AccountId, name: &RoomName, content: Content<'_>) -> Outcomes<Head> {
         let sql = "SELECT r.id, r.e2e, m.account IS NOT NULL, c.last, c.oldest
                    FROM room r JOIN conversation c ON c.id = r.id
                    LEFT JOIN marker m ON m.account = ?2 AND m.conversation = r.id WHERE r.name = ?1";
@@ -167,7 +208,7 @@ impl Sqlite {
             let room = self.room_named(name)?.ok_or(Refused::NoSuchRoom)?;
             return Err(self.refusal_for_stranger(&room, sender)?.into());
         }
-        if e2e && !is_envelope(body) {
+        if e2e && !content.suits_e2e() {
             return Err(Refused::E2eRequired.into());
         }
         Ok(head)

@@ -205,10 +205,15 @@ impl Sqlite {
             "DELETE FROM ban WHERE room = ?1",
             "DELETE FROM invitation WHERE room = ?1",
             "DELETE FROM room WHERE id = ?1",
-            "DELETE FROM conversation WHERE id = ?1",
         ] {
             self.execute(sql, [room])?;
         }
+        // The number may come again once its row is gone, so the uploads to it go first, in pieces.
+        let sql = match self.has_uploads_to(room)? {
+            true => "INSERT OR IGNORE INTO orphan(conversation) VALUES (?1)",
+            false => "DELETE FROM conversation WHERE id = ?1",
+        };
+        self.execute(sql, [room])?;
         Ok(())
     }
 

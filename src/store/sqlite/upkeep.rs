@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::messages::{row_key, split_row_key};
 use super::{BatchLost, Outcomes, Sqlite};
 use crate::ops::{AccountId, Answer, ConversationId, MessageId, Outcome, POST_KEY_LIFE_MS, Sweep, Totals};
-use crate::protocol::Timestamp;
+use crate::protocol::{FileId, Timestamp};
 use crate::store::{StoreError, schema};
 
 /// Rows that one sweep deletes: some milliseconds of the writing thread.
@@ -67,6 +67,12 @@ impl Sqlite {
             self.sweep_messages(&mut budget, before)?;
             self.sweep_rooms(&mut budget, before)?;
         }
+        if let Some(before) = sweep.uploads_before {
+            self.sweep_uploads(&mut budget, before)?;
+        }
+        if let Some(before) = sweep.files_before {
+            self.sweep_files(&mut budget, before)?;
+        }
         // Behind the rooms, so that it takes those of the rooms that went now.
         self.sweep_rosters(&mut budget)?;
         Ok(Outcome::Swept { more: budget.is_used_up() })
@@ -92,12 +98,12 @@ impl Sqlite {
         Ok(())
     }
 
-    /// Deletes logs that nobody can read any more.
+    /// Deletes logs that nobody can read any more, and uploads to rooms that are gone.
     fn sweep_orphans(&self, budget: &mut Budget) -> Outcomes<()> {
         while !budget.is_used_up() {
             let next = self.find("SELECT conversation FROM orphan LIMIT 1", [], |row| row.get(0))?;
             let Some(conversation) = next else { break };
-            if self.delete_front(budget, conversation, None)? {
+            if self.delete_front(budget, conversation, None)? && self.void_uploads_to(budget, conversation)? {
                 self.execute("DELETE FROM conversation WHERE id = ?1", [conversation])?;
                 self.execute("DELETE FROM orphan WHERE conversation = ?1", [conversation])?;
             }
@@ -123,9 +129,9 @@ impl Sqlite {
     ) -> Outcomes<bool> {
         let from = row_key(conversation, MessageId(0));
         let to = row_key(ConversationId(conversation.0 + 1), MessageId(0));
-        let mut old: Vec<(i64, AccountId)> = Vec::new();
+        let mut old: Vec<(i64, AccountId, Option<FileId>)> = Vec::new();
         {
-            let sql = "SELECT id, time, sender, length(body) FROM message WHERE id > ?1 AND id < ?2 ORDER BY id";
+            let sql = "SELECT id, time, sender, length(body), file FROM message WHERE id > ?1 AND id < ?2 ORDER BY id";
             let mut statement = self.statement(sql)?;
             let mut rows = statement.query((from, to))?;
             while !budget.is_used_up() {
@@ -134,13 +140,16 @@ impl Sqlite {
                 if before.is_some_and(|before| row.get(1).is_ok_and(|time: Timestamp| time >= before)) {
                     break;
                 }
-                old.push((row.get(0)?, row.get(2)?));
+                old.push((row.get(0)?, row.get(2)?, row.get(4)?));
                 budget.take(row.get(3)?);
             }
         }
-        for (row, sender) in old {
+        for (row, sender, file) in old {
             self.forget_own(sender, conversation, split_row_key(row).1)?;
             self.execute("DELETE FROM message WHERE id = ?1", [row])?;
+            if let Some(file) = file {
+                self.forget_file(file)?;
+            }
         }
         let sql = "SELECT id, time FROM message WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT 1";
         let left: Option<(i64, Timestamp)> = self.find(sql, (from, to), |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -169,8 +178,8 @@ impl Sqlite {
             rooms: self.count("SELECT count(*) FROM room", [])?,
             // Numbers are dense, so nothing has to be counted.
             messages: self.count("SELECT coalesce(sum(last - oldest + 1), 0) FROM conversation", [])?,
-            files: 0,
-            file_bytes: 0,
+            files: self.file_use(AccountId(0))?.files,
+            file_bytes: self.file_use(AccountId(0))?.bytes,
             database_bytes: pages.saturating_mul(page_size),
         }))
     }

@@ -3,8 +3,8 @@
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
-use crate::ops::{AccountId, ConversationId, MessageId, Person};
-use crate::protocol::{DeviceName, RoomName, Timestamp, UserName};
+use crate::ops::{AccountId, ConversationId, MessageId, Person, Sha256};
+use crate::protocol::{DeviceName, FileId, RoomName, Timestamp, UserName};
 
 macro_rules! integer_column {
     ($($name:ident),*) => {$(
@@ -22,18 +22,40 @@ macro_rules! integer_column {
 }
 integer_column!(AccountId, ConversationId);
 
-impl ToSql for MessageId {
+macro_rules! number_column {
+    ($($name:ident),*) => {$(
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                // Numbers above what SQLite holds come from clients; they are above all there are as well.
+                Ok(i64::try_from(self.0).unwrap_or(i64::MAX).into())
+            }
+        }
+        impl FromSql for $name {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                let number = value.as_i64()?;
+                u64::try_from(number).map($name).map_err(|_| FromSqlError::OutOfRange(number))
+            }
+        }
+    )*};
+}
+number_column!(MessageId, FileId);
+
+impl ToSql for Sha256 {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        // Ids above what SQLite holds come from clients; they are above every log as well.
-        Ok(i64::try_from(self.0).unwrap_or(i64::MAX).into())
+        Ok(self.0.as_slice().into())
     }
 }
 
-impl FromSql for MessageId {
+impl FromSql for Sha256 {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let number = value.as_i64()?;
-        u64::try_from(number).map(MessageId).map_err(|_| FromSqlError::OutOfRange(number))
+        FromSql::column_result(value).map(Sha256)
     }
+}
+
+/// A count of bytes, as it stands in a column.
+pub(super) fn bytes(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
+    let number: i64 = row.get(index)?;
+    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(index, number))
 }
 
 impl ToSql for Timestamp {

@@ -10,30 +10,30 @@ use crate::protocol::{KeyRecord, PoolKind};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running store in a directory of its own.
-struct Running {
-    dir: tempfile::TempDir,
-    store: Option<Store>,
+pub(super) struct Running {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) store: Option<Store>,
     rung: Receiver<()>,
     outside: Vec<OutsideChange>,
     next: u64,
 }
 
 impl Running {
-    fn start() -> Running {
+    pub(super) fn start() -> Running {
         Running::start_in(tempfile::tempdir().unwrap())
     }
 
-    fn start_in(dir: tempfile::TempDir) -> Running {
+    pub(super) fn start_in(dir: tempfile::TempDir) -> Running {
         let (wake, rung) = bell();
         let (store, _) = open(dir.path()).start(wake).unwrap();
         Running { dir, store: Some(store), rung, outside: Vec::new(), next: 0 }
     }
 
-    fn store(&mut self) -> &mut Store {
+    pub(super) fn store(&mut self) -> &mut Store {
         self.store.as_mut().unwrap()
     }
 
-    fn submit(&mut self, op: Op) -> Ticket {
+    pub(super) fn submit(&mut self, op: Op) -> Ticket {
         self.next += 1;
         let ticket = Ticket(self.next);
         let now = at(1_000_000 + self.next);
@@ -42,7 +42,7 @@ impl Running {
     }
 
     /// Waits until `count` answers are there.
-    fn answers(&mut self, count: usize) -> Vec<(Ticket, Done)> {
+    pub(super) fn answers(&mut self, count: usize) -> Vec<(Ticket, Done)> {
         let since = Instant::now();
         let mut answers = Vec::new();
         while answers.len() < count {
@@ -61,7 +61,7 @@ impl Running {
         });
     }
 
-    fn apply(&mut self, op: Op) -> Result<Outcome, Refused> {
+    pub(super) fn apply(&mut self, op: Op) -> Result<Outcome, Refused> {
         let ticket = self.submit(op);
         match self.answers(1).remove(0) {
             (answered, Done::Op(result)) if answered == ticket => result,
@@ -69,7 +69,7 @@ impl Running {
         }
     }
 
-    fn ask(&mut self, query: Query) -> Result<Answer, Refused> {
+    pub(super) fn ask(&mut self, query: Query) -> Result<Answer, Refused> {
         self.store().ask(Ticket(0), query);
         match self.answers(1).remove(0) {
             (Ticket(0), Done::Query(result)) => result,
@@ -77,14 +77,14 @@ impl Running {
         }
     }
 
-    fn person(&mut self, text: &str) -> Person {
+    pub(super) fn person(&mut self, text: &str) -> Person {
         match self.apply(Op::Register { name: name(text), verifier: verifier(1), invite: None }).unwrap() {
             Outcome::Registered(id) => Person { id, name: name(text) },
             other => panic!("{other:?}"),
         }
     }
 
-    fn page(&mut self, who: &Person, of: &str) -> Vec<String> {
+    pub(super) fn page(&mut self, who: &Person, of: &str) -> Vec<String> {
         let query = Query::Page {
             account: who.id,
             target: target(of),
@@ -99,7 +99,7 @@ impl Running {
     }
 
     /// Holds the writer back, so that what is submitted meanwhile becomes one batch.
-    fn hold(&mut self) -> std::sync::mpsc::Sender<()> {
+    pub(super) fn hold(&mut self) -> std::sync::mpsc::Sender<()> {
         let (release, held) = std::sync::mpsc::channel::<()>();
         let (began, beginning) = std::sync::mpsc::channel();
         self.store().tamper(move |_| {
@@ -123,7 +123,7 @@ impl Running {
     }
 }
 
-fn open(dir: &std::path::Path) -> Database {
+pub(super) fn open(dir: &std::path::Path) -> Database {
     let key = ServerKey::load_or_create(dir, None).unwrap();
     Database::open(dir, &key).unwrap()
 }

@@ -6,6 +6,7 @@
     reason = "a test stops at the first thing that is wrong"
 )]
 
+mod upload;
 mod world;
 
 use downstream::protocol::{RoomName, Target, UserName};

@@ -6,7 +6,9 @@ use clap::{Args, Subcommand};
 use clap_complete::Shell;
 use downstream::protocol::{Target, UserName};
 
-use super::values::{MessageRef, Room, Targets, one_line, target, ten_digits, user};
+use super::values::{
+    MessageRef, Room, Targets, file_name, file_number, media_type, one_line, target, ten_digits, user,
+};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -94,6 +96,19 @@ Examples:
         #[command(flatten)]
         message: MessageArg,
     },
+    /// Send files to somebody or to a room, end to end encrypted
+    ///
+    /// Each file is sealed once, into the home, and sent from there: a lost connection costs what was on its
+    /// way. Interrupted, the same command or `dsc resume` goes on where it stopped. Name, type and content are
+    /// for the receivers; the server learns about how large the file is.
+    #[command(after_help = "\
+Examples:
+  dsc send-file bob report.pdf photo.jpg
+  dsc send-file '#ops' --tar logs/
+  pg_dump shop | dsc send-file bob --name shop.sql -")]
+    SendFile(SendFile),
+    /// Go on with transfers that were interrupted
+    Resume(Resume),
     /// Send what is still in the outbox
     ///
     /// Messages that the server did not acknowledge wait there; every sending command tries them first.
@@ -248,6 +263,16 @@ Examples:
   echo hi | dsc seal --to bob
   echo hi | dsc seal --room '#ops'")]
     Seal(Seal),
+    /// Print the lines that send a file, for a session by hand
+    ///
+    /// First the /send-file line. The server's answer names the file: with --file F, the lines of its pieces
+    /// follow, and at the end those of the message that tells the receivers. --offset N begins where the server
+    /// has stopped.
+    #[command(after_help = "\
+Examples:
+  dsc encode report.pdf bob
+  dsc encode report.pdf bob --file 17")]
+    Encode(Encode),
     /// Open the envelopes in lines of a server
     ///
     /// Reads lines on standard input, replaces envelopes by their text, and passes every other line
@@ -312,6 +337,66 @@ pub struct Send {
     pub targets: Targets,
     /// The text; standard input without it
     pub text: Vec<String>,
+    /// In clear text: the server can read and change it
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// `send-file`
+#[derive(Debug, Args)]
+pub struct SendFile {
+    /// A room or a person
+    #[arg(value_parser = target)]
+    pub target: Target,
+    /// What to send; - is standard input
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Another name for it
+    #[arg(long, value_name = "NAME", value_parser = file_name)]
+    pub name: Option<String>,
+    /// Its media type [default: after its name]
+    #[arg(long, value_name = "TYPE", value_parser = media_type)]
+    pub mime: Option<String>,
+    /// Send a directory, as one tar archive; links in it stay links
+    #[arg(long)]
+    pub tar: bool,
+    /// In clear text: the server can read and change it
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// `resume`
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// List them instead
+    #[arg(long)]
+    pub list: bool,
+    /// Give one up: the first digits of its id in the list
+    #[arg(long, value_name = "ID", value_parser = one_line, conflicts_with = "list")]
+    pub drop: Option<String>,
+}
+
+/// `encode`
+#[derive(Debug, Args)]
+pub struct Encode {
+    /// The file
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// A room or a person
+    #[arg(value_parser = target)]
+    pub target: Target,
+    /// The server's number of the file, from its answer to /send-file
+    #[arg(long, value_name = "F", value_parser = file_number)]
+    pub file: Option<String>,
+    /// The first byte that the server does not have
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "file")]
+    pub offset: u64,
+    /// Another name for it
+    #[arg(long, value_name = "NAME", value_parser = file_name)]
+    pub name: Option<String>,
+    /// Its media type [default: after its name]
+    #[arg(long, value_name = "TYPE", value_parser = media_type)]
+    pub mime: Option<String>,
     /// In clear text: the server can read and change it
     #[arg(long)]
     pub plain: bool,

@@ -4,8 +4,10 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use downstream::e2e::armour;
+use downstream::e2e::descriptor::MIME_MAX;
 use downstream::e2e::name::MsgId;
-use downstream::protocol::{MAX_TARGETS, MAX_TEXT, NameInvalid, RoomName, Target, UserName};
+use downstream::protocol::file::FILE_NAME_MAX;
+use downstream::protocol::{Label, MAX_TARGETS, MAX_TEXT, NameInvalid, RoomName, Target, UserName};
 
 use crate::net::trust::Fingerprint;
 
@@ -105,6 +107,36 @@ pub(super) fn one_line(text: &str) -> Result<String, String> {
         text if text.contains(['\n', '\r', '\0']) => Err("this must be one line, without a NUL".to_owned()),
         text if text.len() > MAX_TEXT => Err(format!("{} bytes; at most {MAX_TEXT}", text.len())),
         text => Ok(text.to_owned()),
+    }
+}
+
+/// The name of a file, as its receivers read it.
+pub(super) fn file_name(text: &str) -> Result<String, &'static str> {
+    match text {
+        "" => Err("a file has a name"),
+        text if text.len() > FILE_NAME_MAX => Err("a name has at most 255 bytes"),
+        text if text.contains('/') || text.contains(char::is_control) => {
+            Err("a name is no path, and has no control characters")
+        }
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// A media type: `type/subtype`, maybe with parameters.
+pub(super) fn media_type(text: &str) -> Result<String, &'static str> {
+    let fits = text.len() <= MIME_MAX && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    match text.split_once('/') {
+        Some((kind, rest)) if fits && !kind.is_empty() && !rest.is_empty() => Ok(text.to_owned()),
+        _ => Err("a media type is like text/plain, ASCII, at most 127 bytes"),
+    }
+}
+
+/// The server's number of a file, with or without the `file=` in front of it.
+pub(super) fn file_number(text: &str) -> Result<String, &'static str> {
+    let number = text.strip_prefix("file=").unwrap_or(text);
+    match Label::parse(number) {
+        Some(_) => Ok(number.to_owned()),
+        None => Err("it is the number behind file= in the server's answer"),
     }
 }
 

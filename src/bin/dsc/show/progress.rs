@@ -40,7 +40,7 @@ impl Progress {
     /// As [`Output::show`].
     pub fn show(&mut self, event: &Event) -> Result<(), Failure> {
         let Event::Progress { phase, target, name, done, size } = event else {
-            let over = matches!(event, Event::FileReceived { .. } | Event::Error { .. });
+            let over = matches!(event, Event::FileSent { .. } | Event::FileReceived { .. } | Event::Error { .. });
             return match self.current.take_if(|_| over) {
                 Some(current) => {
                     current.bar.finish_and_clear();

@@ -63,6 +63,12 @@ pub fn line(event: &Event, style: &Style) -> String {
             let again = if *duplicate { " (it was there already)" } else { "" };
             format!("sent {id} to {}: {how}{again}", style.paint(PLACE, &escaped(target)))
         }
+        Event::FileSent { target, name, size, id, encrypted, duplicate } => {
+            let how = if *encrypted { "end to end".to_owned() } else { style.paint(MARK, "[plain]") };
+            let again = if *duplicate { " (it was there already)" } else { "" };
+            let place = style.paint(PLACE, &escaped(target));
+            format!("sent {} ({}) as {id} to {place}: {how}{again}", escaped(name), DecimalBytes(*size))
+        }
         Event::Unreadable { target, sender, id, code, text } => {
             let number = id.map(|id| style.paint(ASIDE, &format!("{id} "))).unwrap_or_default();
             let place = style.paint(PLACE, &escaped(target));
@@ -298,6 +304,15 @@ fn row(row: &Row, style: &Style) -> String {
                 born,
             ]);
             format!("  slot {facts}")
+        }
+        Row::Transfer { transfer, direction, target, name: file, size, since, waits } => {
+            let facts = facts(&[
+                Some(format!("{} {}", escaped(direction), escaped(file))),
+                size.map(|size| DecimalBytes(size).to_string()),
+                Some(format!("begun {}", style.time(since))),
+                shown(waits, ""),
+            ]);
+            format!("{} {}: {facts}", escaped(transfer), name(PLACE, target))
         }
     }
 }

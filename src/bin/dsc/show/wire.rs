@@ -22,6 +22,9 @@ pub fn wire_line(event: &Event, me: &str) -> String {
             format!("* dsc missing {target} {sender} device={device} count={count}")
         }
         Event::Sent { target, id, .. } => format!("* dsc sent {target} id={id}"),
+        Event::FileSent { target, name, size, id, .. } => {
+            format!("* dsc file-sent {target} id={id} size={size} :{}", escaped(name))
+        }
         Event::Server { kind, words, text } => {
             let words: String = words.iter().map(|word| format!(" {}", escaped(word))).collect();
             let text = text.as_ref().map(|text| format!(" :{}", escaped(text))).unwrap_or_default();

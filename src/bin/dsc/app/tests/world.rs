@@ -121,7 +121,8 @@ impl Maps {
         self.questions.push(line.chars().take(200).collect());
         if let Some((_, code)) = self.refuse.take_if(|(verb, _)| line.starts_with(verb.as_str())) {
             let verb = line.trim_start_matches('/').split(' ').next().unwrap();
-            return Self::err(verb, &code, &[("retry-after", "1".to_owned()), ("max", "1".to_owned())]);
+            let key = if matches!(code.as_str(), "busy" | "rate-limited") { "retry-after" } else { "max" };
+            return Self::err(verb, &code, &[(key, "1".to_owned())]);
         }
         if let Ok(request) = downstream::protocol::request::parse(line).unwrap_or(Ok(Request::Quit))
             && let Some(answer) = self.files(me, &request)
@@ -641,7 +642,7 @@ impl Server for Nobody {
 pub(super) struct Person {
     store: Store,
     line: Line,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Person {
@@ -657,7 +658,7 @@ impl Person {
             })
             .unwrap();
         world.0.borrow_mut().accounts.entry(name.to_owned()).or_default();
-        Person { store, line: Line { world: world.clone(), me: name.to_owned() }, _home: home }
+        Person { store, line: Line { world: world.clone(), me: name.to_owned() }, home }
     }
 
     pub(super) fn begin(world: &World, name: &str) -> Person {
@@ -702,6 +703,11 @@ impl Person {
         let user = User::parse(&self.line.me).unwrap();
         let keys = crate::app::new_keys(&account, &user, None).unwrap();
         self.store.transact(|tx| tx.begin(keys.state, Some(account))).unwrap();
+    }
+
+    /// A path beside the home, for files of the person's own; the home itself is `dsc`.
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.home.path().join(name)
     }
 
     /// How many devices this one keeps a row of.
