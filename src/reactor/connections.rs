@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Token};
 
 use super::conn::{Conn, Filled};
-use super::{Exit, Reactor, STATUS_TIME, Slot, TICK};
+use super::{Exit, Reactor, ReactorError, STATUS_TIME, Slot, TICK};
 use crate::hub::effects::{Effect, Expiry, Input};
 use crate::hub::throttle::Network;
 use crate::session::ConnId;
@@ -43,7 +43,7 @@ impl Reactor {
         if let Some(conn) = self.conn_mut(id)
             && !std::mem::replace(&mut conn.dirty, true)
         {
-            self.dirty.push(id);
+            self.dirty.push_back(id);
         }
     }
 
@@ -359,14 +359,19 @@ impl Reactor {
 
     // ---- out ---------------------------------------------------------------------------------------
 
-    pub(super) fn flush(&mut self) {
-        // What the core sends after a flush is for the same turn: the lists are short by then.
-        while !self.dirty.is_empty() {
-            for id in std::mem::take(&mut self.dirty) {
-                self.flush_one(id);
+    /// Flushes every connection that got something, once. A large room takes longer than a commit: answers
+    /// that come meanwhile are taken at once, so that who was not flushed yet gets them in the same record.
+    /// Who was, and what a flush itself brought, has its turn next, after what came from the network.
+    pub(super) fn flush(&mut self) -> Result<(), ReactorError> {
+        for _ in 0..self.dirty.len() {
+            let Some(id) = self.dirty.pop_front() else { break };
+            self.flush_one(id);
+            if self.store.has_news() {
+                self.take_answers()?;
             }
-            self.execute();
         }
+        self.execute();
+        Ok(())
     }
 
     pub(super) fn flush_one(&mut self, id: ConnId) {
