@@ -260,9 +260,7 @@ impl Reactor {
             }
         }
         self.accept();
-        for id in std::mem::take(&mut self.ready) {
-            self.serve(id);
-        }
+        self.serve_ready();
         if std::mem::take(&mut self.end_wanted) {
             self.shut_down();
         }
@@ -273,7 +271,8 @@ impl Reactor {
 
     fn timeout(&self) -> Option<Duration> {
         let may_accept = self.accept_again.is_none() && self.listeners.iter().any(|listener| listener.pending);
-        if self.stop.is_some() || self.end_wanted || (self.store.has_room() && (!self.ready.is_empty() || may_accept)) {
+        let at_once = self.stop.is_some() || self.end_wanted || !self.dirty.is_empty();
+        if at_once || (self.store.has_room() && (!self.ready.is_empty() || may_accept)) {
             return Some(Duration::ZERO);
         }
         let now = self.now.monotonic;

@@ -68,11 +68,15 @@ pub(super) fn reads_markers(sentence: &Sentence<'_>) -> bool {
 
 /// `* msg ID TIME TARGET SENDER` or `* file` with what it is, to be ended by the text.
 pub(super) fn entry_event(entry: &Entry) -> Line {
-    entry_line(Line::event, entry)
+    entry_line(if entry.file.is_some() { Line::event("file") } else { Line::event("msg") }, entry)
 }
 
-fn entry_line(begin: fn(&str) -> Line, entry: &Entry) -> Line {
-    let line = begin(if entry.file.is_some() { "file" } else { "msg" });
+/// The same as a row.
+fn entry_row(entry: &Entry) -> Line {
+    entry_line(if entry.file.is_some() { Line::row("file") } else { Line::row("msg") }, entry)
+}
+
+fn entry_line(line: Line, entry: &Entry) -> Line {
     let line = line.arg(entry.id).arg(entry.time).arg(&entry.target).arg(&entry.sender.name);
     match &entry.file {
         Some(file) => file_keys(line, file),
@@ -307,7 +311,7 @@ impl Core {
         let bytes: usize = page.entries.iter().map(|entry| entry.body.len() + 128).sum();
         let mut out = Vec::with_capacity(bytes + 64);
         for entry in &page.entries {
-            entry_line(Line::row, entry).text(&entry.body).finish_into(&mut out);
+            entry_row(entry).text(&entry.body).finish_into(&mut out);
         }
         Line::ok(head).key("count", page.entries.len()).key("more", yes_no(page.more)).finish_into(&mut out);
         self.counts.delivered += page.entries.len() as u64;

@@ -19,6 +19,9 @@ use crate::tls::{self, Tls};
 pub(super) const RECORD: usize = 16 * 1024;
 /// Plaintext that is given to TLS at a time, as much as rustls takes: four records, one `writev`.
 const BURST: usize = 4 * RECORD;
+/// Plaintext of one connection that goes out in one turn, as much as is read of one: a piece of a file has over a
+/// megabyte, and others do not wait until a fast reader has taken all of it.
+const FLUSH_BUDGET: u64 = BURST as u64;
 
 /// What waits for the reader: its own, or shared with others.
 #[derive(Debug)]
@@ -59,6 +62,15 @@ pub(super) enum Filled {
     Opened,
     /// It was no TLS, or the connection broke.
     Broken,
+}
+
+/// What became of writing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flushed {
+    /// The socket took something.
+    pub(super) progress: bool,
+    /// It may take more at once.
+    pub(super) more: bool,
 }
 
 /// See the module.
@@ -309,23 +321,26 @@ impl Conn {
         }
     }
 
-    /// Writes what the socket takes: everything that a turn brought in one record and one write, if it
-    /// fits. Answers whether the socket took anything.
+    /// Writes what the socket takes, within the budget: everything that a turn brought in one record and one write,
+    /// if it fits.
     ///
     /// # Errors
     /// The connection broke.
-    pub(super) fn flush(&mut self, scratch: &mut Vec<u8>) -> io::Result<bool> {
+    pub(super) fn flush(&mut self, scratch: &mut Vec<u8>) -> io::Result<Flushed> {
         let connection = match &mut self.stage {
-            Stage::Hello(_) | Stage::Closing(None) => return Ok(false),
+            Stage::Hello(_) | Stage::Closing(None) => return Ok(Flushed { progress: false, more: false }),
             Stage::Handshake(connection) | Stage::Open(connection) | Stage::Closing(Some(connection)) => connection,
         };
+        let begin = self.handed;
         let mut progress = false;
         loop {
             while connection.wants_write() {
                 match connection.write_tls(&mut self.socket) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(_) => progress = true,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(progress),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return Ok(Flushed { progress, more: false });
+                    }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
                 }
@@ -335,8 +350,11 @@ impl Conn {
                 if self.out.capacity() > 64 {
                     self.out = VecDeque::new(); // what a slow time needed is not kept
                 }
-                return Ok(progress);
+                return Ok(Flushed { progress, more: false });
             };
+            if self.handed - begin >= FLUSH_BUDGET {
+                return Ok(Flushed { progress, more: true });
+            }
             let rest = first.bytes().get(self.taken..).unwrap_or_default();
             let took = if self.out.len() == 1 || rest.len() >= BURST {
                 connection.writer().write(rest)?
