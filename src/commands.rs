@@ -12,6 +12,7 @@ mod account;
 mod admin;
 mod connection;
 mod dispatch;
+mod files;
 mod keys;
 mod login;
 mod messages;
@@ -20,6 +21,7 @@ mod rooms;
 mod rosters;
 mod signals;
 
+pub use files::CHUNKS_MAX;
 pub use login::weakness;
 
 use dispatch::{fault, rate_limited};
@@ -33,11 +35,14 @@ use crate::ops::{
 };
 use crate::protocol::request::Sentence;
 use crate::protocol::{Code, Head, Line};
-use crate::session::ConnId;
+use crate::session::{ConnId, Overlap};
 
 /// Passwords in the hasher and its queue at once. At 19 MiB and some 20 ms each this is a second or two
 /// of work: whoever comes later is better told to come back.
 pub const HASHES_MAX: usize = 64;
+
+/// Seconds after which a sender may try again where the disk is nearly full: somebody has to make room.
+const DISK_RETRY: u64 = 60;
 
 /// How often old things are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
@@ -72,6 +77,7 @@ enum Wait {
     Signals(signals::Wait),
     Keys(keys::Wait),
     Rosters(rosters::Wait),
+    Files(files::Wait),
     Admin(admin::Wait),
     /// Read markers that a line of theirs moved; whether its command waits for them.
     AutoAck {
@@ -86,6 +92,18 @@ enum Wait {
     Sweep,
     /// Nobody asked.
     Nothing,
+}
+
+impl Wait {
+    /// Which others of its connection may be under way beside it.
+    fn overlap(&self) -> Overlap {
+        match self {
+            Wait::Messages(wait) => wait.overlap(),
+            Wait::Signals(wait) => wait.overlap(),
+            Wait::Files(wait) => wait.overlap(),
+            _ => Overlap::Nothing,
+        }
+    }
 }
 
 /// Counts since the start, for `/admin stats`.
@@ -108,6 +126,7 @@ pub struct Core {
     pending: HashMap<Ticket, Pending>,
     next_ticket: u64,
     hashing: usize,
+    chunks: files::Chunks,
     counts: Counts,
     sweeping: bool,
     sweep_at: Instant,
@@ -128,6 +147,7 @@ impl Core {
             pending: HashMap::new(),
             next_ticket: 0,
             hashing: 0,
+            chunks: files::Chunks::default(),
             counts: Counts::default(),
             sweeping: false,
             sweep_at: now.monotonic + SWEEP_INTERVAL,
@@ -204,7 +224,7 @@ impl Core {
     fn suspend(&mut self, conn: ConnId, head: Head, wait: Wait) -> Ticket {
         if let Some(session) = self.hub.session_mut(conn) {
             session.in_flight += 1;
-            session.only_overlapping = wait.overlaps();
+            session.overlap = wait.overlap();
         }
         let me = self.hub.member(conn).map(|member| member.person.clone());
         self.ticket(Pending { conn: Some(conn), me, head, wait })
@@ -280,12 +300,14 @@ impl Core {
             (Wait::Signals(wait), done) => self.signals_answered(conn_or_none, head, wait, done),
             (Wait::Keys(wait), done) => self.keys_answered(conn_or_none, head, wait, done),
             (Wait::Rosters(wait), done) => self.rosters_answered(conn_or_none, head, wait, done),
+            (Wait::Files(wait), done) => self.files_answered(conn_or_none, head, me, wait, done),
             (Wait::Admin(wait), done) => self.admin_answered(conn_or_none, head, wait, done),
             (Wait::Backlog(_) | Wait::SignalBacklog(_) | Wait::Sweep, _) => {
                 debug_assert!(false, "an answer of the wrong kind")
             }
         }
         self.settle_after(conn);
+        self.resume_chunks();
     }
 
     fn hashed(&mut self, ticket: Ticket, done: HashDone) {
@@ -327,6 +349,9 @@ impl Core {
     /// A command was answered: runs the line that waited for it, or closes what has ended.
     fn settle(&mut self, conn: ConnId) {
         let Some(session) = self.hub.session_mut(conn).filter(|session| !session.closing) else { return };
+        if session.waits_for_room {
+            return;
+        }
         if session.in_flight == 0 {
             if let Some(parked) = session.parked.take() {
                 let line = parked.as_deref().map_err(|fault| *fault);
@@ -369,12 +394,12 @@ impl Core {
             }
             Refused::Offset(next) => {
                 let line = Line::err(head, Code::Conflict).key("offset", next);
-                return self.reply(conn, line.text("that is not the next piece"));
+                return self.reply(conn, line.text("that is not the next piece; go on at offset="));
             }
             Refused::NotBase64 => (Code::Syntax, "that is no base64 (RFC 4648 §4, with padding)"),
             Refused::Checksum => (Code::Checksum, "the file has another SHA-256 than was announced"),
             Refused::DiskLow => {
-                let line = Line::err(head, Code::Busy).key("retry-after", 60);
+                let line = Line::err(head, Code::Busy).key("retry-after", DISK_RETRY);
                 return self.reply(conn, line.text("the server's disk is nearly full; what was sent so far is kept"));
             }
             Refused::Quota(max) => {

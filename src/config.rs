@@ -7,6 +7,7 @@
 mod example;
 mod keys;
 mod read;
+mod size;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +60,11 @@ pub struct Config {
     stalled_seconds: u64,
     idle_seconds: u64,
     retention_days: u64,
+    max_file: u64,
+    file_quota: u64,
+    file_total: u64,
+    partial_hours: u64,
+    file_days: u64,
 }
 
 /// What the loop itself enforces, below the core.
@@ -105,6 +111,11 @@ impl Default for Config {
             stalled_seconds: 0,
             idle_seconds: 0,
             retention_days: 0,
+            max_file: 0,
+            file_quota: 0,
+            file_total: 0,
+            partial_hours: 0,
+            file_days: 0,
         };
         for key in keys::KEYS {
             key.kind.apply_default(&mut config);
@@ -117,6 +128,11 @@ impl Default for Config {
 /// did not would become the type's largest.
 fn fit<T: TryFrom<u64>>(number: u64, largest: T) -> T {
     T::try_from(number).unwrap_or(largest)
+}
+
+/// What is switched off by zero.
+fn unless_zero<T: TryFrom<u64>>(number: u64) -> Option<T> {
+    if number == 0 { None } else { T::try_from(number).ok() }
 }
 
 fn deadline(seconds: u64) -> Option<Duration> {
@@ -137,11 +153,11 @@ impl Config {
             login_timeout: deadline(self.login_seconds),
             idle_timeout: deadline(self.idle_seconds),
             outbound_bytes: fit(self.outbound_bytes, usize::MAX),
-            retention_days: (self.retention_days > 0).then(|| fit(self.retention_days, u32::MAX)),
-            max_file: 0,
-            file_limits: FileLimits { quota: None, total: None },
-            partial_hours: None,
-            file_days: None,
+            retention_days: unless_zero(self.retention_days),
+            max_file: self.max_file,
+            file_limits: FileLimits { quota: unless_zero(self.file_quota), total: unless_zero(self.file_total) },
+            partial_hours: unless_zero(self.partial_hours),
+            file_days: unless_zero(self.file_days),
         }
     }
 

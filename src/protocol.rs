@@ -17,7 +17,9 @@ pub mod text;
 pub mod time;
 pub mod verb;
 
-pub use answer::{Fields, FileLine, Hello, Malformed, MessageLine, ServerLine, SignalLine, UnreadLine};
+pub use answer::{
+    ChunkLine, Fields, FileLine, Hello, Malformed, MessageLine, ServerLine, SignalLine, UnreadLine, UploadLine,
+};
 pub use envelope::is_envelope;
 pub use file::{FileId, FileName};
 pub use keys::{DeviceName, KeyRecord, KeyUpload, PoolKind, PrekeyBytes};

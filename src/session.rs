@@ -11,6 +11,7 @@ use std::time::Instant;
 use self::delivery::Delivery;
 use self::signals::SignalDelivery;
 use crate::ops::{Person, Sha256};
+use crate::protocol::file::CHUNK_TEXT_MAX;
 use crate::protocol::{LineFault, Target, Timestamp, UserName};
 
 /// Names a connection: a slot that is used again, and how often it was. An answer for a connection
@@ -89,10 +90,14 @@ pub struct Session {
     pub in_flight: u32,
     /// Read markers on their way to the disk.
     pub acks_in_flight: u32,
-    /// All of them are of those that overlap (messages, signals), so that a further one may follow at once.
-    pub only_overlapping: bool,
+    /// What they are of: a further one of the same kind may follow at once.
+    pub overlap: Overlap,
+    /// Bytes of base64 in the chunks among them.
+    pub chunk_bytes: usize,
     /// A line that waits for them.
     pub parked: Option<Result<Box<str>, LineFault>>,
+    /// The parked line is a chunk that waits for others' to be written.
+    pub waits_for_room: bool,
     /// No further line will come: it is closed as soon as everything is answered.
     pub ended: bool,
     /// It was told to close; nothing more is sent or run.
@@ -103,9 +108,27 @@ pub struct Session {
     pub flushed: u64,
 }
 
-/// Messages and signals of one connection that may be on their way to the disk at once. Enough to fill a group
-/// commit from one sender; the replies keep their order because the store answers in order.
+/// Which commands of one connection may be on their way to the disk beside each other: those of one kind, because
+/// the store answers these in the order in which they came, and so the replies keep theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlap {
+    /// None: it goes alone.
+    #[default]
+    Nothing,
+    /// Messages and signals.
+    Messages,
+    /// Pieces of files.
+    Chunks,
+}
+
+/// Commands of one connection that may be on their way to the disk at once. Enough to fill a group commit from one
+/// sender.
 pub const WINDOW: u32 = 64;
+/// The same for chunks, in bytes of base64: some 3 MiB of a file, which keep a line of a gigabit a second full over
+/// 25 ms. Below [`CHUNKS_MAX`], so that one sender does not have all the room.
+///
+/// [`CHUNKS_MAX`]: crate::commands::CHUNKS_MAX
+pub const CHUNK_WINDOW: usize = 4 << 20;
 
 impl Session {
     /// A connection whose handshake is done.
@@ -118,8 +141,10 @@ impl Session {
             greeted_back: false,
             in_flight: 0,
             acks_in_flight: 0,
-            only_overlapping: false,
+            overlap: Overlap::Nothing,
+            chunk_bytes: 0,
             parked: None,
+            waits_for_room: false,
             ended: false,
             closing: false,
             sent: 0,
@@ -160,7 +185,11 @@ impl Session {
 
     /// Whether the next line may be given to the core.
     pub fn takes_line(&self) -> bool {
-        let may_overlap = self.in_flight == 0 || (self.only_overlapping && self.in_flight < WINDOW);
-        may_overlap && self.parked.is_none() && !self.closing
+        let may_overlap = match self.overlap {
+            Overlap::Nothing => false,
+            Overlap::Messages => self.in_flight < WINDOW,
+            Overlap::Chunks => self.in_flight < WINDOW && self.chunk_bytes + CHUNK_TEXT_MAX <= CHUNK_WINDOW,
+        };
+        (self.in_flight == 0 || may_overlap) && self.parked.is_none() && !self.closing
     }
 }

@@ -364,6 +364,9 @@ fn server_config(provider: &Arc<CryptoProvider>, pair: CertifiedKey) -> Result<S
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
     config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE);
     config.send_tls13_tickets = TICKETS;
+    // All that is offered is sound. With an order of the server's own, nobody between it and a client has a say in
+    // which of them it is, and the first is the one with the longest key.
+    config.ignore_client_order = true;
     Ok(config)
 }
 

@@ -17,13 +17,14 @@ use std::time::Instant;
 use downstream::commands::Core;
 use downstream::hub::effects::{Effect, Input, Now};
 use downstream::hub::throttle::BUNDLES_MAX;
-use downstream::ops::{Act, ROSTER_MAX, SIGNAL_LIFE_MS, SIGNALS_MAX};
+use downstream::ops::{Act, ROSTER_MAX, SIGNAL_LIFE_MS, SIGNALS_MAX, UPLOADS_PER_ACCOUNT};
+use downstream::protocol::file::{CHUNK_MAX, FILE_NAME_MAX, GET_MAX};
 use downstream::protocol::keys::{DEVICES_MAX, DH_POOL, POST_QUANTUM_POOL, ROSTER_ENTRY_MAX};
 use downstream::protocol::name::{LABEL_MAX, POST_KEY_LEN, ROOM_NAME_MAX, USER_NAME_MAX};
 use downstream::protocol::request::PROFILE_PART_MAX;
 use downstream::protocol::verb::{ADMIN_VERBS, VERBS, Verb, WATCH_MAX};
 use downstream::protocol::{Code, MAX_BODY, MAX_LINE, MAX_LINE_BEFORE_LOGIN, MAX_TARGETS, MAX_TEXT, Timestamp};
-use downstream::session::{ConnId, Peer};
+use downstream::session::{CHUNK_WINDOW, ConnId, Peer, WINDOW};
 
 const PROTOCOL: &str = "docs/protocol.md";
 const BEGIN: &str = "<!-- commands:";
@@ -224,6 +225,13 @@ fn the_limits_are_those_of_the_code() {
         ("a part of a profile", vec![PROFILE_PART_MAX]),
         ("names of one `/watch`; of a session", vec![WATCH_MAX]),
         ("passwords waiting to be checked", vec![downstream::commands::HASHES_MAX]),
+        ("the name of a file", vec![FILE_NAME_MAX]),
+        ("a chunk; a piece of `/get-file`", vec![CHUNK_MAX, GET_MAX as usize]),
+        ("uploads of an account that are not finished", vec![UPLOADS_PER_ACCOUNT as usize]),
+        (
+            "chunks on their way to the disk: of a connection; of all",
+            vec![WINDOW as usize, CHUNK_WINDOW >> 20, downstream::commands::CHUNKS_MAX >> 20],
+        ),
         ("devices of an account", vec![DEVICES_MAX]),
         ("one-time keys in a record, and kept for a device: X25519; ML-KEM", vec![DH_POOL, POST_QUANTUM_POOL]),
         ("bundles that one account takes of another", vec![BUNDLES_MAX as usize]),
@@ -260,15 +268,18 @@ fn the_limits_are_those_of_the_code() {
     let mut seen = 0;
     for row in rows {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
-        let numbers: Vec<&str> =
-            cells[1].split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty()).collect();
-        for (key, number) in cells[0].split(", ").zip(numbers) {
-            let key = key.trim().trim_matches('`').trim_start_matches("retention.");
-            assert_eq!(number, default(key), "{key}");
+        let digits = |text: &str| -> Vec<String> {
+            let words = text.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
+            words.map(str::to_owned).collect()
+        };
+        for (key, number) in cells[0].split(", ").zip(digits(cells[1])) {
+            let key = key.trim().trim_matches('`');
+            let name = key.rsplit('.').next().unwrap();
+            assert_eq!([number], digits(&default(name))[..], "{key}");
             seen += 1;
         }
     }
-    assert_eq!(seen, 14, "every key of [limits], sessions_per_account and retention.days");
+    assert_eq!(seen, 19, "every key of [limits] and [files], sessions_per_account and retention.days");
 }
 
 fn documents() -> Vec<PathBuf> {

@@ -215,7 +215,7 @@ impl Core {
     pub(super) fn stats(&mut self, conn: ConnId, head: &Head, totals: &Totals, gauges: &Gauges) {
         let sessions = self.hub.sessions().filter(|session| session.is_ready()).count();
         let batch = gauges.committed.checked_div(gauges.commits).unwrap_or(0);
-        let rows: [(&str, u64); 22] = [
+        let rows: [(&str, u64); 24] = [
             ("uptime-seconds", gauges.uptime.as_secs()),
             ("connections", gauges.connections),
             ("sessions", sessions as u64),
@@ -237,6 +237,8 @@ impl Core {
             ("queue-passwords", self.hashing as u64),
             ("memory-bytes", gauges.memory),
             ("database-bytes", totals.database_bytes),
+            ("files", totals.files),
+            ("file-bytes", totals.file_bytes),
             ("address-bans", self.blocks.len() as u64),
         ];
         let mut out = Vec::new();

@@ -24,7 +24,7 @@ impl Core {
             .key("version", env!("CARGO_PKG_VERSION"))
             .key("max-line", MAX_LINE)
             .key("max-body", MAX_BODY)
-            .key("max-file", 0)
+            .key("max-file", settings.max_file)
             .key("registration", settings.registration.as_str())
             .text("type /help; /register NAME PASSWORD or /login NAME PASSWORD");
         self.send(conn, greeting.finish());
@@ -69,12 +69,13 @@ impl Core {
                 }
             }
             // A login, or a command, is under way: its end sets the next deadline.
-            Expiry::Session if session.in_flight > 0 => self.wait_again(conn),
+            Expiry::Session if session.in_flight > 0 || session.waits_for_room => self.wait_again(conn),
             Expiry::Session | Expiry::Line => self.bye(conn, "idle", None),
         }
     }
 
     pub(super) fn closed(&mut self, conn: ConnId) {
+        self.stop_waiting(conn);
         self.leave_account(conn);
         self.hub.close(conn);
     }
@@ -101,6 +102,7 @@ impl Core {
         let Some(session) = self.hub.session_mut(conn) else { return };
         session.closing = true;
         session.parked = None;
+        self.stop_waiting(conn);
         self.leave_account(conn);
         self.out.push(Effect::Close(conn));
     }

@@ -1,12 +1,12 @@
 //! From a line to its handler: the first look, the turn it has to wait for, the gate before login.
 
-use super::{Core, Pending, Wait, account, keys, messages, rooms};
+use super::{Core, Pending, Wait, account, files, keys, messages, rooms};
 use crate::hub::effects::Effect;
 use crate::ops::{MessageId, Op, Person, Query};
 use crate::protocol::request::{Command, ParseError, Sentence};
 use crate::protocol::verb::{self, Verb};
 use crate::protocol::{Code, Head, Line, LineFault, PROTOCOL, Request};
-use crate::session::{ConnId, State};
+use crate::session::{ConnId, Overlap, State};
 
 impl Core {
     pub(super) fn line(&mut self, conn: ConnId, line: Result<&str, LineFault>) {
@@ -30,32 +30,39 @@ impl Core {
             }
             self.auto_ack(conn, messages::reads_markers(&sentence));
         }
-        let Some(session) = self.hub.session_mut(conn) else { return };
-        if session.in_flight == 0 {
-            return self.run(conn, line, sentence);
-        }
-        // Messages and signals may overlap; everything else, and what would be answered at once, waits its turn.
-        if !messages::overlaps(&sentence) || self.submit(conn, &sentence).is_err() {
-            let parked = line.map(Box::from);
-            if let Some(session) = self.hub.session_mut(conn) {
-                session.parked = Some(parked);
-            }
-        }
+        self.run(conn, line, sentence);
     }
 
+    /// Runs a line, or parks it until it is its turn: beside what is under way only more of the same kind may go, and
+    /// nothing that would be answered at once.
     pub(super) fn run(&mut self, conn: ConnId, line: Result<&str, LineFault>, sentence: Sentence<'_>) {
+        let Some(session) = self.hub.session(conn) else { return };
+        let (alone, kind) = (session.in_flight == 0, overlap(&sentence));
+        if !alone && (kind == Overlap::Nothing || kind != session.overlap) {
+            return self.park(conn, line);
+        }
+        if kind == Overlap::Chunks && !self.chunks.takes(conn) {
+            self.park(conn, line);
+            return self.wait_for_room(conn);
+        }
         match line {
             Err(fault) => self.unreadable(conn, fault),
-            Ok(_) if messages::overlaps(&sentence) => {
-                if let Err(reply) = self.submit(conn, &sentence) {
-                    self.send(conn, reply);
-                }
-            }
+            Ok(_) if kind != Overlap::Nothing => match self.submit(conn, &sentence) {
+                Ok(()) => {}
+                Err(reply) if alone => self.send(conn, reply),
+                Err(_) => self.park(conn, line),
+            },
             Ok(_) => match sentence {
                 Sentence::Command(command) => self.command(conn, &command),
                 Sentence::Fault(head, error) => self.reply(conn, fault(&head, &error)),
                 Sentence::Blank | Sentence::Text(_) => {}
             },
+        }
+    }
+
+    fn park(&mut self, conn: ConnId, line: Result<&str, LineFault>) {
+        if let Some(session) = self.hub.session_mut(conn) {
+            session.parked = Some(line.map(Box::from));
         }
     }
 
@@ -93,7 +100,7 @@ impl Core {
         session.acks_in_flight += 1;
         if command_waits {
             session.in_flight += 1;
-            session.only_overlapping = false;
+            session.overlap = Overlap::Nothing;
         }
         let account = reader.id;
         let wait = Wait::AutoAck { reader, command_waits };
@@ -245,14 +252,22 @@ impl Core {
             Request::KeysStatus => self.ask(conn, head, keys::Wait::Status, Query::Pools(me.id)),
             Request::Roster { room, after } => self.roster(conn, head, &me, room, after),
             Request::RosterAdd { room, epoch, entry } => self.roster_add(conn, head, &me, room, epoch, entry),
-            Request::SendFile { .. }
-            | Request::Chunk { .. }
-            | Request::GetFile { .. }
-            | Request::Files { .. }
-            | Request::DropFile { .. } => self.misfit(conn, &head),
-            Request::Msg { .. } | Request::Post { .. } | Request::Signal { .. } | Request::AckSignal { .. } => {
-                self.misfit(conn, &head); // see `run`
+            Request::SendFile { target, name, size, sha256 } => {
+                self.send_file(conn, head, me, target, name, size, sha256);
             }
+            Request::GetFile { file, offset, length } => {
+                let query = Query::FilePart { account: me.id, file, offset, length };
+                self.ask(conn, head, files::Wait::Get(file), query);
+            }
+            Request::Files { target, after, sha256 } => self.files(conn, head, &me, target, after, sha256),
+            Request::DropFile { file } => {
+                self.persist(conn, head, files::Wait::Drop(file), Op::DropFile { account: me.id, file });
+            }
+            Request::Msg { .. }
+            | Request::Post { .. }
+            | Request::Signal { .. }
+            | Request::AckSignal { .. }
+            | Request::Chunk { .. } => self.misfit(conn, &head), // see `run`
         }
     }
 
@@ -277,6 +292,20 @@ impl Core {
         }
         Line::ok(head).finish_into(&mut out);
         self.send(conn, out);
+    }
+}
+
+/// Which lines may follow this one before it is answered: each of them is one write, whose answer is the reply.
+fn overlap(sentence: &Sentence<'_>) -> Overlap {
+    match sentence {
+        Sentence::Text(_) => Overlap::Messages,
+        Sentence::Command(command) => match command.verb.name {
+            "msg" | "post" | "signal" => Overlap::Messages,
+            "ack" if matches!(command.request(), Ok(Request::AckSignal { .. })) => Overlap::Messages,
+            "chunk" => Overlap::Chunks,
+            _ => Overlap::Nothing,
+        },
+        Sentence::Blank | Sentence::Fault(..) => Overlap::Nothing,
     }
 }
 

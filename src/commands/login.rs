@@ -16,7 +16,7 @@ use crate::ops::{
 use crate::protocol::{Code, Head, Line, MAX_LINE, RoomName, Target, UserName};
 use crate::session::delivery::Delivery;
 use crate::session::signals::SignalDelivery;
-use crate::session::{ConnId, Member, State};
+use crate::session::{ConnId, Member, Overlap, State};
 
 /// Messages that follow a login at once; the rest is announced.
 const MISSED_MAX: usize = 100;
@@ -154,7 +154,7 @@ impl Core {
             Err(Hold::Undecided) => {
                 if let Some(session) = self.hub.session_mut(conn) {
                     session.in_flight += 1;
-                    session.only_overlapping = false;
+                    session.overlap = Overlap::Nothing;
                 }
                 self.queued_logins.push(Queued { conn, head, user, password, takeover });
                 return self.authenticating(conn);
@@ -449,7 +449,7 @@ impl Core {
             None => Default::default(),
         };
         for entry in &entries {
-            super::messages::message_event(entry).key("missed", "yes").text(&entry.body).finish_into(&mut out);
+            super::messages::entry_event(entry).key("missed", "yes").text(&entry.body).finish_into(&mut out);
         }
         for row in &rest {
             super::messages::unread(Line::event("unread"), row).finish_into(&mut out);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::files::file_keys;
 use super::{Core, Wait as AnyWait, fault, rate_limited, yes_no};
 use crate::hub::Audience;
 use crate::hub::effects::Effect;
@@ -12,7 +13,7 @@ use crate::ops::{
 use crate::protocol::request::{Addressee, Bound, ParseError, Sentence, message_body};
 use crate::protocol::{Code, Head, Line, PostKey, Request, Target};
 use crate::session::delivery::Lines;
-use crate::session::{ConnId, Session};
+use crate::session::{ConnId, Overlap, Session};
 
 /// Messages of one page.
 pub(super) const PAGE_MAX: usize = 1000;
@@ -50,28 +51,13 @@ impl From<Wait> for AnyWait {
     }
 }
 
-impl AnyWait {
-    /// Whether further ones of its kind may be under way beside it.
-    pub(super) fn overlaps(&self) -> bool {
+impl Wait {
+    /// Which others may be under way beside it.
+    pub(super) fn overlap(&self) -> Overlap {
         match self {
-            AnyWait::Messages(wait) => matches!(wait, Wait::Append(_)),
-            AnyWait::Signals(wait) => wait.overlaps(),
-            _ => false,
+            Wait::Append(_) => Overlap::Messages,
+            Wait::FetchUnread | Wait::Fetch(_) | Wait::Unread | Wait::Ack(_) => Overlap::Nothing,
         }
-    }
-}
-
-/// Whether a line is a write of the many that overlap on their way to the disk: bare text, `/msg`, `/post`,
-/// `/signal`, `/ack signals`. Each is one write, whose answer is the reply; the store answers in order.
-pub(super) fn overlaps(sentence: &Sentence<'_>) -> bool {
-    match sentence {
-        Sentence::Text(_) => true,
-        Sentence::Command(command) => match command.verb.name {
-            "msg" | "post" | "signal" => true,
-            "ack" => matches!(command.request(), Ok(Request::AckSignal { .. })),
-            _ => false,
-        },
-        Sentence::Blank | Sentence::Fault(..) => false,
     }
 }
 
@@ -80,13 +66,22 @@ pub(super) fn reads_markers(sentence: &Sentence<'_>) -> bool {
     matches!(sentence, Sentence::Command(command) if matches!(command.verb.name, "fetch" | "unread"))
 }
 
-/// `* msg ID TIME TARGET SENDER`, to be ended by the text.
-pub(super) fn message_event(entry: &Entry) -> Line {
-    message_line(Line::event("msg"), entry.id, entry)
+/// `* msg ID TIME TARGET SENDER` or `* file` with what it is, to be ended by the text.
+pub(super) fn entry_event(entry: &Entry) -> Line {
+    entry_line(if entry.file.is_some() { Line::event("file") } else { Line::event("msg") }, entry)
 }
 
-fn message_line(line: Line, id: MessageId, entry: &Entry) -> Line {
-    line.arg(id).arg(entry.time).arg(&entry.target).arg(&entry.sender.name)
+/// The same as a row.
+fn entry_row(entry: &Entry) -> Line {
+    entry_line(if entry.file.is_some() { Line::row("file") } else { Line::row("msg") }, entry)
+}
+
+fn entry_line(line: Line, entry: &Entry) -> Line {
+    let line = line.arg(entry.id).arg(entry.time).arg(&entry.target).arg(&entry.sender.name);
+    match &entry.file {
+        Some(file) => file_keys(line, file),
+        None => line,
+    }
 }
 
 /// An `unread` row or event.
@@ -95,7 +90,7 @@ pub(super) fn unread(line: Line, row: &UnreadRow) -> Line {
 }
 
 impl Core {
-    /// Submits a line that [`overlaps`] others. Nothing has happened where a reply comes back.
+    /// Submits a line that overlaps others. Nothing has happened where a reply comes back.
     ///
     /// # Errors
     /// The reply, if it can be given at once.
@@ -125,6 +120,10 @@ impl Core {
                 Request::Signal { user, body } => return self.signal(conn, head, sender, user, body),
                 Request::AckSignal { id } => {
                     self.ack_signal(conn, head, &sender, id);
+                    return Ok(());
+                }
+                Request::Chunk { file, offset, data } => {
+                    self.chunk(conn, head, &sender, file, offset, data);
                     return Ok(());
                 }
                 _ => return Err(Line::err(&head, Code::Internal).into()),
@@ -288,16 +287,18 @@ impl Core {
         if appended.duplicate {
             return;
         }
+        let Appended { to, conversation, id, time, .. } = appended;
+        let (audience, target) = audience(&append.sender, conversation, to);
+        let (sender_of, body) = (append.sender.clone(), append.body.clone());
+        let entry = Entry { conversation, id, time, target, sender: sender_of, body, file: None };
+        self.tell_entry(sender, audience, &entry);
+    }
+
+    /// Tells everybody of the audience what was stored, except the session that sent it; encoded once.
+    pub(super) fn tell_entry(&mut self, sender: ConnId, audience: Audience, entry: &Entry) {
         self.counts.stored += 1;
-        let (audience, target) = match &appended.to {
-            Destination::Room(room) => (Audience::Room(appended.conversation), Target::Room(room.clone())),
-            Destination::User(person) => {
-                (Audience::Pair(append.sender.id, person.id), Target::User(person.name.clone()))
-            }
-        };
-        let line = Line::event("msg").arg(appended.id).arg(appended.time).arg(&target).arg(&append.sender.name);
-        let lines: Lines = line.text(&append.body).finish().into();
-        let due = self.hub.deliver(audience, appended.conversation, appended.id, Some(sender), &lines);
+        let lines: Lines = entry_event(entry).text(&entry.body).finish().into();
+        let due = self.hub.deliver(audience, entry.conversation, entry.id, Some(sender), &lines);
         self.counts.delivered += due.len() as u64;
         if !due.is_empty() {
             self.out.push(Effect::Fanout(due, lines));
@@ -310,7 +311,7 @@ impl Core {
         let bytes: usize = page.entries.iter().map(|entry| entry.body.len() + 128).sum();
         let mut out = Vec::with_capacity(bytes + 64);
         for entry in &page.entries {
-            message_line(Line::row("msg"), entry.id, entry).text(&entry.body).finish_into(&mut out);
+            entry_row(entry).text(&entry.body).finish_into(&mut out);
         }
         Line::ok(head).key("count", page.entries.len()).key("more", yes_no(page.more)).finish_into(&mut out);
         self.counts.delivered += page.entries.len() as u64;
@@ -395,7 +396,7 @@ impl Core {
         let mut out = Vec::new();
         let mut marks = Vec::new();
         member.delivery.take_page(&page.entries, page.more, |entry| {
-            message_event(entry).text(&entry.body).finish_into(&mut out);
+            entry_event(entry).text(&entry.body).finish_into(&mut out);
             marks.push((entry.conversation, entry.id, sent + out.len() as u64));
         });
         for &(conversation, id, at) in &marks {
@@ -431,6 +432,14 @@ impl Core {
             self.out.push(Effect::Fanout(vec![conn], held));
         }
         self.read_back_messages(conn);
+    }
+}
+
+/// For whom something stored is, and what its line names as the target.
+pub(super) fn audience(sender: &Person, conversation: ConversationId, to: Destination) -> (Audience, Target) {
+    match to {
+        Destination::Room(room) => (Audience::Room(conversation), Target::Room(room)),
+        Destination::User(person) => (Audience::Pair(sender.id, person.id), Target::User(person.name)),
     }
 }
 

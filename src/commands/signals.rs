@@ -8,8 +8,8 @@ use crate::hub::effects::Effect;
 use crate::hub::settings::EXCHANGE_BYTES;
 use crate::ops::{Answer, Done, Op, Outcome, Person, Query, Refused, Signal, SignalStored};
 use crate::protocol::{Code, Head, Line, UserName, is_envelope};
-use crate::session::ConnId;
 use crate::session::delivery::Lines;
+use crate::session::{ConnId, Overlap};
 
 /// What a command about signals waits for.
 #[derive(Debug)]
@@ -21,9 +21,12 @@ pub(super) enum Wait {
 }
 
 impl Wait {
-    /// Whether further ones may be under way beside it.
-    pub(super) fn overlaps(&self) -> bool {
-        matches!(self, Wait::Add(..) | Wait::Drop(_))
+    /// Which others may be under way beside it.
+    pub(super) fn overlap(&self) -> Overlap {
+        match self {
+            Wait::Add(..) | Wait::Drop(_) => Overlap::Messages,
+            Wait::Read => Overlap::Nothing,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::ops::{
 use crate::protocol::{RoomName, Target, Timestamp, UserName};
 use crate::session::Peer;
 
+mod files;
 mod programs;
 
 const ROOM: ConversationId = ConversationId(7);
@@ -36,7 +37,7 @@ impl Bench {
             idle_timeout: Some(Duration::from_secs(60)),
             outbound_bytes: 65_536,
             retention_days: None,
-            max_file: 0,
+            max_file: 1 << 30,
             file_limits: FileLimits { quota: None, total: None },
             partial_hours: None,
             file_days: None,

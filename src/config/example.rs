@@ -1,6 +1,7 @@
 //! The table of keys for people: the annotated example file and the table in the manual.
 
 use super::keys::{KEYS, Kind, Zero};
+use super::size;
 
 /// Where comments of the example file wrap.
 const WIDTH: usize = 100;
@@ -46,6 +47,7 @@ pub fn markdown() -> String {
 /// The bounds of a number in short; other kinds have theirs in their description.
 fn bounds(kind: &Kind) -> String {
     match kind {
+        Kind::Size { min, max, .. } => format!("{} to {}, 0 = off.", size::show(*min), size::show(*max)),
         Kind::Number { min, max, zero: Zero::Refused, .. } => format!("{min} to {max}."),
         Kind::Number { min, max, .. } => format!("{min} to {max}, 0 = off."),
         _ => String::new(),

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::Config;
+use super::{Config, size};
 use crate::hub::settings::Registration;
 use crate::ops;
 
@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Name { default: &'static str, field: fn(&mut Config) -> &mut String },
     /// Who may register.
     Registration { default: Registration, field: fn(&mut Config) -> &mut Registration },
+    /// A number of bytes, also as a text such as "4 GiB". 0 switches off what the key's description says.
+    Size { default: u64, min: u64, max: u64, field: fn(&mut Config) -> &mut u64 },
     /// A whole number.
     Number { default: u64, min: u64, max: u64, zero: Zero, field: fn(&mut Config) -> &mut u64 },
 }
@@ -68,6 +70,11 @@ impl Kind {
                 let words = REGISTRATION.map(|word| format!("\"{}\"", word.as_str()));
                 format!("allowed: {}", words.join(", "))
             }
+            Kind::Size { min, max, .. } => format!(
+                "allowed: {} to {}, as a number of bytes or a text such as \"4 GiB\" (KiB, MiB, GiB, TiB), or 0 for off",
+                size::show(*min),
+                size::show(*max)
+            ),
             Kind::Number { min, max, zero: Zero::Refused, .. } => format!("allowed: {min} to {max}"),
             Kind::Number { min, max, .. } => format!("allowed: {min} to {max}, or 0 for off"),
         }
@@ -82,6 +89,8 @@ impl Kind {
             }
             Kind::Path { default, .. } | Kind::Name { default, .. } => format!("\"{default}\""),
             Kind::Registration { default, .. } => format!("\"{}\"", default.as_str()),
+            Kind::Size { default: 0, .. } => "0".to_owned(),
+            Kind::Size { default, .. } => format!("\"{}\"", size::show(*default)),
             Kind::Number { default, .. } => default.to_string(),
         }
     }
@@ -99,7 +108,7 @@ impl Kind {
             Kind::Path { field, .. } => swap(field(config), field(&mut running)),
             Kind::Name { field, .. } => swap(field(config), field(&mut running)),
             Kind::Registration { field, .. } => swap(field(config), field(&mut running)),
-            Kind::Number { field, .. } => swap(field(config), field(&mut running)),
+            Kind::Size { field, .. } | Kind::Number { field, .. } => swap(field(config), field(&mut running)),
         }
     }
 
@@ -113,7 +122,7 @@ impl Kind {
             Kind::Path { default, field } => *field(config) = PathBuf::from(default),
             Kind::Name { default, field } => *field(config) = (*default).to_owned(),
             Kind::Registration { default, field } => *field(config) = *default,
-            Kind::Number { default, field, .. } => *field(config) = *default,
+            Kind::Size { default, field, .. } | Kind::Number { default, field, .. } => *field(config) = *default,
         }
     }
 }
@@ -128,7 +137,20 @@ const fn number(
     Key { path, kind: Kind::Number { default, min, max, zero, field }, doc, reload: true }
 }
 
+/// Shorthand for a size that a reload changes.
+const fn bytes(
+    path: &'static str,
+    (default, min, max): (u64, u64, u64),
+    field: fn(&mut Config) -> &mut u64,
+    doc: &'static str,
+) -> Key {
+    Key { path, kind: Kind::Size { default, min, max, field }, doc, reload: true }
+}
+
 const DAY: u64 = 86_400;
+const GIB: u64 = 1 << 30;
+/// More than any disk has; far below what 64 bits and the database can count.
+const SIZE_MAX: u64 = 1 << 50;
 
 /// Where the certificate is looked for unless the file names another place.
 pub(super) const DEFAULT_CERT: &str = "./certs/cert.pem";
@@ -148,7 +170,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         path: "data",
         kind: Kind::Path { default: "./data", field: |c| &mut c.data },
-        doc: "Directory of the database and of the key that seals it. Back up both.",
+        doc: "Directory of the database, of the files that people send, and of the key that seals both. Back up all three.",
         reload: false,
     },
     Key {
@@ -288,6 +310,40 @@ pub(super) static KEYS: &[Key] = &[
         |c| &mut c.retention_days,
         "Days after which messages are deleted, read or not; 0 keeps them for ever, because deleting is the \
          operator's decision.",
+    ),
+    bytes(
+        "files.max_file",
+        (4 * GIB, 1, SIZE_MAX),
+        |c| &mut c.max_file,
+        "Largest file that may be sent. 4 GiB is an evening's film; a larger one takes a bad line longer than a day. \
+         Off: no files at all.",
+    ),
+    bytes(
+        "files.quota",
+        (10 * GIB, ops::FILE_BYTES_MIN, SIZE_MAX),
+        |c| &mut c.file_quota,
+        "What the files of one account may take together, announced ones included, small ones counted as 4 KiB each. \
+         10 GiB is two of the largest and what belongs to daily talk.",
+    ),
+    bytes(
+        "files.total",
+        (0, ops::FILE_BYTES_MIN, SIZE_MAX),
+        |c| &mut c.file_total,
+        "The same for all accounts together. Off: as much as the disk holds, less what is kept free for messages.",
+    ),
+    number(
+        "files.partial_hours",
+        (24, 1, 8_760, Zero::Off),
+        |c| &mut c.partial_hours,
+        "Hours after which an upload that does not grow any more is given up and its bytes are deleted. A day is enough \
+         to come back to one that was interrupted.",
+    ),
+    number(
+        "files.days",
+        (0, 1, 36_500, Zero::Off),
+        |c| &mut c.file_days,
+        "Days after which the bytes of a file are deleted; its line in the conversation stays. 0 keeps them as long as \
+         the message is kept.",
     ),
 ];
 

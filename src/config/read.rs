@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, KEYS, Key, Kind, LISTEN_MAX, NAME_MAX, REGISTRATION, Zero};
-use super::{Config, Problem};
+use super::{Config, Problem, size};
 
 /// What reading a text found.
 pub(super) struct Read {
@@ -103,6 +103,9 @@ impl Reader<'_> {
                 word.map(|word| *field(&mut self.read.config) = word)
                     .ok_or_else(|| format!("\"{text}\" is none of them"))
             }),
+            Kind::Size { min, max, field, .. } => {
+                bytes(value, *min, *max).map(|bytes| *field(&mut self.read.config) = bytes)
+            }
             Kind::Number { min, max, zero, default, field } => number(value, *min, *max, *zero).map(|number| {
                 if number == 0 && *zero == Zero::OffWarned {
                     let what = format!(
@@ -203,5 +206,19 @@ fn number(value: &Spanned<DeValue<'_>>, min: u64, max: u64, zero: Zero) -> Resul
         Ok(number) if (min..=max).contains(&number) => Ok(number),
         _ if number > i128::from(max) => Err(format!("{} is too large", written.as_str())),
         _ => Err(format!("{} is too small", written.as_str())),
+    }
+}
+
+fn bytes(value: &Spanned<DeValue<'_>>, min: u64, max: u64) -> Result<u64, String> {
+    let text = match value.get_ref() {
+        DeValue::Integer(_) => return number(value, min, max, Zero::Off),
+        DeValue::String(text) => text,
+        _ => return Err(format!("is {}, but must be a size", kind_of(value))),
+    };
+    match size::parse(text) {
+        None => Err(format!("\"{text}\" is no size")),
+        Some(bytes) if bytes > max => Err(format!("{text} is too large")),
+        Some(bytes) if bytes < min && bytes > 0 => Err(format!("{text} is too small")),
+        Some(bytes) => Ok(bytes),
     }
 }

@@ -39,9 +39,9 @@ fn an_empty_file_is_the_defaults() {
             idle_timeout: None,
             outbound_bytes: 262_144,
             retention_days: None,
-            max_file: 0,
-            file_limits: FileLimits { quota: None, total: None },
-            partial_hours: None,
+            max_file: 4 << 30,
+            file_limits: FileLimits { quota: Some(10 << 30), total: None },
+            partial_hours: Some(24),
             file_days: None,
         }
     );
@@ -97,6 +97,12 @@ stalled_seconds = 115
 idle_seconds = 116
 [retention]
 days = 117
+[files]
+max_file = 118
+quota = "119 MiB"
+total = "120GiB"
+partial_hours = 121
+days = 122
 "#,
     );
     assert_eq!(config.listen, ["0.0.0.0:1".parse().expect("v4"), "[::]:2".parse().expect("v6")]);
@@ -117,10 +123,10 @@ days = 117
             idle_timeout: seconds(116),
             outbound_bytes: 65_536,
             retention_days: Some(117),
-            max_file: 0,
-            file_limits: FileLimits { quota: None, total: None },
-            partial_hours: None,
-            file_days: None,
+            max_file: 118,
+            file_limits: FileLimits { quota: Some(119 << 20), total: Some(120 << 30) },
+            partial_hours: Some(121),
+            file_days: Some(122),
         }
     );
     assert_eq!(
@@ -144,7 +150,9 @@ fn zero_switches_off_what_it_may_and_a_deadline_with_a_warning() {
         .filter(|key| matches!(key.kind, Kind::Number { zero: Zero::Off | Zero::OffWarned, .. }))
         .filter_map(|key| key.path.strip_prefix("limits."))
         .collect();
-    let mut text = String::from("[retention]\ndays = 0\n[limits]\n");
+    let mut text = String::from(
+        "[retention]\ndays = 0\n[files]\nmax_file = 0\nquota = \"0\"\ntotal = \"0 GiB\"\npartial_hours = 0\ndays = 0\n[limits]\n",
+    );
     for key in &zeros {
         text.push_str(&format!("{key} = 0\n"));
     }
@@ -153,6 +161,8 @@ fn zero_switches_off_what_it_may_and_a_deadline_with_a_warning() {
     assert_eq!((settings.messages_per_second, settings.message_burst), (0, 0));
     assert_eq!((settings.logins_per_minute, settings.registrations_per_hour), (0, 0));
     assert_eq!((settings.login_timeout, settings.idle_timeout, settings.retention_days), (None, None, None));
+    assert_eq!((settings.max_file, settings.file_limits), (0, FileLimits { quota: None, total: None }));
+    assert_eq!((settings.partial_hours, settings.file_days), (None, None));
     let limits = loaded.config.limits();
     assert_eq!((limits.connections, limits.connections_per_address), (usize::MAX, usize::MAX));
     assert_eq!((limits.handshake, limits.line, limits.stalled), (None, None, None));
@@ -206,6 +216,8 @@ c.toml:14: limits.max_connections: unknown key; the nearest known key is limits.
 #[test]
 fn each_kind_of_wrong_value_says_what_is_allowed() {
     let listen = r#"allowed: a list of 1 to 16 of "ADDRESS:PORT", such as ["0.0.0.0:7667", "[::]:7667"]"#;
+    let size =
+        "allowed: 1 to 1024 TiB, as a number of bytes or a text such as \"4 GiB\" (KiB, MiB, GiB, TiB), or 0 for off";
     let many = format!("listen = [{}]", (0..17).map(|n| format!("\"127.0.0.1:{n}\",")).collect::<String>());
     let long = "x".repeat(64);
     for (text, expected) in [
@@ -271,6 +283,14 @@ fn each_kind_of_wrong_value_says_what_is_allowed() {
         (
             "retention.days = 99999999999999999999999999999999999999999999",
             "retention.days: 99999999999999999999999999999999999999999999 is too large; allowed: 1 to 36500, or 0 for off".to_owned(),
+        ),
+        ("files.max_file = true", format!("files.max_file: is a truth value, but must be a size; {size}")),
+        ("files.max_file = \"4 GB\"", format!("files.max_file: \"4 GB\" is no size; {size}")),
+        ("files.max_file = \"2000 TiB\"", format!("files.max_file: 2000 TiB is too large; {size}")),
+        ("files.max_file = -1", format!("files.max_file: -1 is too small; {size}")),
+        (
+            "files.quota = \"1 KiB\"",
+            format!("files.quota: 1 KiB is too small; {}", size.replacen("allowed: 1 ", "allowed: 4 KiB ", 1)),
         ),
     ] {
         golden(text, &format!("c.toml:1: {expected}"));

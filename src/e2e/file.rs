@@ -278,6 +278,24 @@ impl Receiver {
         Ok(text)
     }
 
+    /// Goes over a chunk that an earlier receiver has opened: `text` is the file's bytes in it. They are sealed
+    /// again, as the sender did, to count for the blob id, and the ciphertext goes nowhere. Bytes that are not
+    /// those of the file show at the end, like any other ciphertext: nothing else has to be remembered.
+    ///
+    /// # Errors
+    /// [`Error::Syntax`] for another length than the chunk has; the receiver stays where it is.
+    pub fn again(&mut self, text: &[u8]) -> Result<(), Error> {
+        let layout = &self.opener.layout;
+        let whole = layout.text_len(self.next).filter(|_| layout.file_len(self.next) == text.len());
+        let mut padded = Zeroizing::new(Vec::with_capacity(CHUNK));
+        padded.extend_from_slice(text);
+        padded.resize(whole.ok_or(Error::Syntax)?, 0);
+        let sealed = self.opener.keys.seal(self.next, &padded).ok_or(Error::Syntax)?;
+        self.blob.update(&sealed);
+        self.next += 1;
+        Ok(())
+    }
+
     /// Says whether the file is whole: only then may it take its final name.
     ///
     /// # Errors
@@ -367,6 +385,41 @@ mod tests {
         assert_eq!(opened(&other, &ct), Err(Error::Commit));
         let other = Descriptor { size: descriptor.size - 1, ..descriptor };
         assert_eq!(opened(&other, &ct), Err(Error::Padding));
+    }
+
+    #[test]
+    fn a_receiver_goes_on_where_another_stopped() {
+        for size in [0, 1, 16_384, 40_000, 70_000] {
+            let content: Vec<u8> = (0..size).map(|i| (i / 7) as u8).collect();
+            let (ct, descriptor) = sealed(&content);
+            let header = ct.first_chunk().unwrap();
+            let chunks = Layout::of(size).unwrap().chunks;
+            for had in 0..=chunks {
+                let go_on = |kept: &[u8]| {
+                    let mut receiver = Receiver::new(&descriptor, header).unwrap();
+                    let mut rest = kept;
+                    for k in 0..had {
+                        let (now, later) = rest.split_at(receiver.opener.layout.file_len(k));
+                        receiver.again(now).unwrap();
+                        rest = later;
+                    }
+                    let mut at = Layout::offset(had) as usize;
+                    while let Some(n) = receiver.wants() {
+                        receiver.chunk(&ct[at..at + n]).unwrap();
+                        at += n;
+                    }
+                    receiver.finish()
+                };
+                assert_eq!(go_on(&content), Ok(()), "{size} bytes, {had} chunks");
+                let mut changed = content.clone();
+                if had > 0 && size > 0 {
+                    changed[0] ^= 1;
+                    assert_eq!(go_on(&changed), Err(Error::Payload), "{size} bytes, {had} chunks");
+                }
+            }
+            let mut receiver = Receiver::new(&descriptor, header).unwrap();
+            assert_eq!(receiver.again(&content[..content.len().saturating_sub(1) / 2]).is_ok(), size == 0);
+        }
     }
 
     #[test]

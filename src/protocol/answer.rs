@@ -6,6 +6,10 @@
 
 use std::fmt;
 
+mod files;
+
+pub use files::{ChunkLine, FileLine, UploadLine};
+
 use super::name::{Target, UserName};
 use super::time::Timestamp;
 use super::{MAX_BODY, MAX_LINE, PROTOCOL};
@@ -282,68 +286,6 @@ impl<'a> MessageLine<'a> {
     pub fn conversation(&self, me: &UserName) -> Target {
         conversation(&self.target, &self.sender, me)
     }
-}
-
-/// `file ID TIME TARGET SENDER file=F size=N sha256=H :NAME`, a row or an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileLine<'a> {
-    /// The number in the conversation.
-    pub id: u64,
-    /// When it was stored.
-    pub time: Timestamp,
-    /// The room, or the receiver in a direct conversation.
-    pub target: Target,
-    /// Who sent it.
-    pub sender: UserName,
-    /// Whether it is one of those that had been missed before the login.
-    pub missed: bool,
-    /// By which name `/get-file` gives it.
-    pub file: &'a str,
-    /// In bytes.
-    pub size: u64,
-    /// Of the whole file.
-    pub sha256: [u8; 32],
-    /// As the sender called it.
-    pub name: &'a str,
-}
-
-impl<'a> FileLine<'a> {
-    /// Reads a row or an event of the kind `file`.
-    ///
-    /// # Errors
-    /// [`Malformed`], also for another kind.
-    pub fn read(fields: &Fields<'a>) -> Result<FileLine<'a>, Malformed> {
-        let reader = Reader::new("file", fields)?;
-        Ok(FileLine {
-            id: reader.word(1, "ID", read_number)?,
-            time: reader.word(2, "TIME", Timestamp::parse)?,
-            target: reader.word(3, "TARGET", read_target)?,
-            sender: reader.word(4, "SENDER", read_user)?,
-            missed: fields.key("missed") == Some("yes"),
-            // It goes back to the server as a word of a command.
-            file: reader.key("file", |file| super::Label::parse(file).map(|_| file))?,
-            size: reader.key("size", read_number)?,
-            sha256: reader.key("sha256", read_sha256)?,
-            name: reader.text("NAME")?,
-        })
-    }
-
-    /// The room, or the other person, for `me`.
-    pub fn conversation(&self, me: &UserName) -> Target {
-        conversation(&self.target, &self.sender, me)
-    }
-}
-
-/// 64 hexadecimal digits.
-fn read_sha256(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 /// `signal ID TIME SENDER :BODY`, a row or an event.

@@ -178,6 +178,12 @@ impl Line {
         self
     }
 
+    /// ` value`, the last of a line and perhaps a long one: room is made for it once.
+    pub fn last_arg(mut self, value: &str) -> Line {
+        self.0.reserve_exact(value.len() + 2);
+        self.arg(value)
+    }
+
     /// ` :text`, the last of a line.
     pub fn text(mut self, text: &str) -> Line {
         debug_assert!(!text.contains(['\n', '\r', '\0']), "a text is one line");

@@ -1,7 +1,7 @@
 //! One connection: a socket, TLS over bounded buffers, lines in and chunks out.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,6 +19,9 @@ use crate::tls::{self, Tls};
 pub(super) const RECORD: usize = 16 * 1024;
 /// Plaintext that is given to TLS at a time, as much as rustls takes: four records, one `writev`.
 const BURST: usize = 4 * RECORD;
+/// Plaintext of one connection that goes out in one turn, as much as is read of one: a piece of a file has over a
+/// megabyte, and others do not wait until a fast reader has taken all of it.
+const FLUSH_BUDGET: u64 = BURST as u64;
 
 /// What waits for the reader: its own, or shared with others.
 #[derive(Debug)]
@@ -59,6 +62,15 @@ pub(super) enum Filled {
     Opened,
     /// It was no TLS, or the connection broke.
     Broken,
+}
+
+/// What became of writing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flushed {
+    /// The socket took something.
+    pub(super) progress: bool,
+    /// It may take more at once.
+    pub(super) more: bool,
 }
 
 /// See the module.
@@ -129,6 +141,27 @@ impl Read for Measured<'_> {
         let count = self.socket.read(buffer)?;
         self.emptied = count < buffer.len();
         Ok(count)
+    }
+}
+
+/// A socket that is given one slice with send(2) and several with writev(2): most flushes are one record, and
+/// writev takes the longer way, through the layer of files.
+struct Plainly<'a>(&'a mut TcpStream);
+
+impl Write for Plainly<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            [slice] => self.0.write(slice),
+            _ => self.0.write_vectored(slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -309,23 +342,26 @@ impl Conn {
         }
     }
 
-    /// Writes what the socket takes: everything that a turn brought in one record and one write, if it
-    /// fits. Answers whether the socket took anything.
+    /// Writes what the socket takes, within the budget: everything that a turn brought in one record and one write,
+    /// if it fits.
     ///
     /// # Errors
     /// The connection broke.
-    pub(super) fn flush(&mut self, scratch: &mut Vec<u8>) -> io::Result<bool> {
+    pub(super) fn flush(&mut self, scratch: &mut Vec<u8>) -> io::Result<Flushed> {
         let connection = match &mut self.stage {
-            Stage::Hello(_) | Stage::Closing(None) => return Ok(false),
+            Stage::Hello(_) | Stage::Closing(None) => return Ok(Flushed { progress: false, more: false }),
             Stage::Handshake(connection) | Stage::Open(connection) | Stage::Closing(Some(connection)) => connection,
         };
+        let begin = self.handed;
         let mut progress = false;
         loop {
             while connection.wants_write() {
-                match connection.write_tls(&mut self.socket) {
+                match connection.write_tls(&mut Plainly(&mut self.socket)) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(_) => progress = true,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(progress),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return Ok(Flushed { progress, more: false });
+                    }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
                 }
@@ -335,8 +371,11 @@ impl Conn {
                 if self.out.capacity() > 64 {
                     self.out = VecDeque::new(); // what a slow time needed is not kept
                 }
-                return Ok(progress);
+                return Ok(Flushed { progress, more: false });
             };
+            if self.handed - begin >= FLUSH_BUDGET {
+                return Ok(Flushed { progress, more: true });
+            }
             let rest = first.bytes().get(self.taken..).unwrap_or_default();
             let took = if self.out.len() == 1 || rest.len() >= BURST {
                 connection.writer().write(rest)?

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
-use super::conn::{Conn, Filled};
-use super::{Exit, Reactor, STATUS_TIME, Slot, TICK};
+use super::conn::{Conn, Filled, Flushed};
+use super::{Exit, Reactor, ReactorError, STATUS_TIME, Slot, TICK};
 use crate::hub::effects::{Effect, Expiry, Input};
 use crate::hub::throttle::Network;
 use crate::session::ConnId;
@@ -16,6 +16,9 @@ use crate::session::ConnId;
 /// Reads of one connection in one turn, of at most 4 KiB each (what rustls takes), before the others have
 /// theirs.
 const READ_BUDGET: usize = 16;
+/// Reads of all connections in one turn that find more than they take: 2 MiB, which cost some 2 ms. Lines of people
+/// do not count, so that a crowd is served in one turn; who transfers files shares these with others that do.
+const TURN_READS: usize = 512;
 /// Connections accepted in one turn, for the same reason; each may cost a handshake.
 const ACCEPT_BUDGET: usize = 64;
 /// Connections in the middle of their handshake. A handshake holds some 20 KiB; this many strangers cost
@@ -43,7 +46,7 @@ impl Reactor {
         if let Some(conn) = self.conn_mut(id)
             && !std::mem::replace(&mut conn.dirty, true)
         {
-            self.dirty.push(id);
+            self.dirty.push_back(id);
         }
     }
 
@@ -151,18 +154,34 @@ impl Reactor {
         }
     }
 
-    /// Feeds a connection's lines and reads more, within its budget.
-    pub(super) fn serve(&mut self, id: ConnId) {
-        let Some(conn) = self.conn_mut(id) else { return };
+    /// Serves the connections that are ready, as far as a turn goes. Whoever had none comes first in the next.
+    pub(super) fn serve_ready(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready).into_iter();
+        let mut reads = 0;
+        while reads < TURN_READS
+            && let Some(id) = ready.next()
+        {
+            reads += self.serve(id);
+        }
+        let mut rest: Vec<ConnId> = ready.collect();
+        rest.append(&mut self.ready);
+        self.ready = rest;
+    }
+
+    /// Feeds a connection's lines and reads more, within its budget. Answers how many reads found more than they
+    /// took.
+    pub(super) fn serve(&mut self, id: ConnId) -> usize {
+        let Some(conn) = self.conn_mut(id) else { return 0 };
         conn.ready = false;
         let mut budget = READ_BUDGET;
+        let mut full = 0;
         let mut exhausted;
         loop {
             exhausted = self.feed(id);
             let has_room = self.store.has_room();
             let takes_line = self.core.takes_line(id);
             let Reactor { slots, tls, scratch, .. } = self;
-            let Some(conn) = live(slots, id) else { return };
+            let Some(conn) = live(slots, id) else { return full };
             if !conn.readable || conn.ended {
                 break;
             }
@@ -176,13 +195,16 @@ impl Reactor {
             }
             budget -= 1;
             match conn.fill(tls, scratch) {
-                Filled::More => {}
+                Filled::More => full += 1,
                 Filled::Drained => {
                     exhausted = self.feed(id);
                     break;
                 }
                 Filled::Opened => self.opened(id),
-                Filled::Broken => return self.broken(id),
+                Filled::Broken => {
+                    self.broken(id);
+                    return full;
+                }
             }
         }
         if exhausted {
@@ -192,6 +214,7 @@ impl Reactor {
         if self.conn_mut(id).is_some_and(|conn| conn.has_output()) {
             self.make_dirty(id);
         }
+        full
     }
 
     pub(super) fn opened(&mut self, id: ConnId) {
@@ -359,29 +382,40 @@ impl Reactor {
 
     // ---- out ---------------------------------------------------------------------------------------
 
-    pub(super) fn flush(&mut self) {
-        // What the core sends after a flush is for the same turn: the lists are short by then.
-        while !self.dirty.is_empty() {
-            for id in std::mem::take(&mut self.dirty) {
-                self.flush_one(id);
+    /// Flushes every connection that got something, once. A large room takes longer than a commit: answers
+    /// that come meanwhile are taken at once, so that who was not flushed yet gets them in the same record.
+    /// Who was, who has more than goes out in a turn, and what a flush itself brought, has the next turn, behind
+    /// what came from the network.
+    pub(super) fn flush(&mut self) -> Result<(), ReactorError> {
+        for _ in 0..self.dirty.len() {
+            let Some(id) = self.dirty.pop_front() else { break };
+            self.flush_one(id);
+            if self.store.has_news() {
+                self.take_answers()?;
             }
-            self.execute();
         }
+        self.execute();
+        Ok(())
     }
 
     pub(super) fn flush_one(&mut self, id: ConnId) {
-        let Reactor { slots, gather, now, limits, .. } = self;
+        let Reactor { slots, gather, .. } = self;
         let Some(conn) = live(slots, id) else { return };
         conn.dirty = false;
         let before = conn.flushed;
-        let progress = match conn.flush(gather) {
-            Ok(progress) => progress,
+        let Flushed { progress, more } = match conn.flush(gather) {
+            Ok(flushed) => flushed,
             Err(error) => {
                 log::debug!("connection {id}: {error}");
                 return self.free(id);
             }
         };
         let (flushed, waits) = (conn.flushed, conn.has_output());
+        if more {
+            self.make_dirty(id);
+        }
+        let Reactor { slots, now, limits, .. } = self;
+        let Some(conn) = live(slots, id) else { return };
         if conn.is_closing() {
             if !waits && conn.finish() {
                 if conn.ended {

@@ -80,11 +80,17 @@ struct Client {
     versions: Vec<&'static SupportedProtocolVersion>,
     alpn: Vec<&'static str>,
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    provider: CryptoProvider,
 }
 
 impl Client {
     fn plain() -> Client {
-        Client { versions: vec![&rustls::version::TLS13, &rustls::version::TLS12], alpn: vec![], identity: None }
+        Client {
+            versions: vec![&rustls::version::TLS13, &rustls::version::TLS12],
+            alpn: vec![],
+            identity: None,
+            provider: aws_lc_rs::default_provider(),
+        }
     }
 
     fn with_certificate(params: CertificateParams) -> (Client, Sha256) {
@@ -96,7 +102,7 @@ impl Client {
     }
 
     fn config(&self, server: &Tls) -> Arc<ClientConfig> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(self.provider.clone());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&self.versions)
             .expect("versions")
@@ -177,6 +183,20 @@ fn a_client_that_knows_only_tls_1_2_is_served() {
         let (_, server) = handshake(&tls, &client.config(&tls)).expect("a handshake");
         assert_eq!(version_name(&server), "1.2");
         assert_eq!(client_certificate(&server), expected);
+    }
+}
+
+#[test]
+fn the_server_chooses_the_cipher_of_all_that_a_client_offers() {
+    let tls = server();
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let mut client = Client { versions: vec![version], ..Client::plain() };
+        let (first, _) = handshake(&tls, &client.config(&tls)).expect("a handshake");
+        client.provider.cipher_suites.reverse();
+        let (turned, _) = handshake(&tls, &client.config(&tls)).expect("a handshake");
+        let chosen = turned.negotiated_cipher_suite().expect("a cipher").suite();
+        assert_eq!(chosen, first.negotiated_cipher_suite().expect("a cipher").suite());
+        assert!(format!("{chosen:?}").contains("AES_256_GCM"), "{chosen:?}");
     }
 }
 

@@ -296,6 +296,11 @@ impl World {
 
     /// A new device of an account, certified, listed, with prekeys published.
     pub fn device(&mut self, name: &str) -> Device {
+        self.device_with(name, true)
+    }
+
+    /// The same, with one-time keys or with the last resort alone, which is quicker.
+    pub fn device_with(&mut self, name: &str, one_time: bool) -> Device {
         let user = user(name);
         let keys = DeviceKeys::draw(&user, &mut self.rng).unwrap();
         let account = self.accounts.entry(user.clone()).or_insert_with(|| Account {
@@ -311,7 +316,8 @@ impl World {
         let device = me.address().device;
         self.directory.put(&user, &Record::Certificate(cert).to_bytes(device));
         let (prekeys, mut records) = Prekeys::default().rotate(&me, at(0), &mut self.rng).unwrap();
-        let (prekeys, more) = prekeys.refill(&me, (0, 0), at(0), &mut self.rng).unwrap();
+        let pools = if one_time { (0, 0) } else { (usize::MAX, usize::MAX) };
+        let (prekeys, more) = prekeys.refill(&me, pools, at(0), &mut self.rng).unwrap();
         records.extend(more);
         for record in records {
             self.directory.put(&user, &record.to_bytes(device));

@@ -1,10 +1,12 @@
 //! What the fuzz targets do with their input; the main package replays the corpora through the same.
 #![allow(dead_code, reason = "each target uses one of them")]
 
+use downstream::protocol::file::CHUNK_MAX;
 use downstream::protocol::keys::KeyUpload;
 use downstream::protocol::request::{Sentence, parse};
 use downstream::protocol::{
-    FileLine, Hello, LineFault, LineSplitter, MessageLine, ServerLine, SignalLine, UnreadLine, UserName, escaped,
+    ChunkLine, FileLine, Hello, LineFault, LineSplitter, MessageLine, ServerLine, SignalLine, UnreadLine, UploadLine,
+    UserName, escaped,
 };
 
 /// The first byte chooses the limit, the second how the rest is cut.
@@ -127,8 +129,17 @@ pub(crate) fn answer(data: &[u8]) {
         let _ = message.conversation(&me);
     }
     if let Ok(file) = FileLine::read(&fields) {
-        assert!(!file.file.contains([' ', '/']));
+        assert!(line.contains(&format!("file={}", file.file)) && line.ends_with(file.name));
         let _ = file.conversation(&me);
+    }
+    if let Ok(upload) = UploadLine::read(&fields) {
+        assert!(line.contains(&format!("size={}", upload.size)) && line.ends_with(upload.name));
+        let _ = upload.conversation(&me);
+    }
+    if let Ok(chunk) = ChunkLine::read(&fields)
+        && let Ok(bytes) = chunk.bytes()
+    {
+        assert!((1..=CHUNK_MAX).contains(&bytes.len()), "{} bytes", bytes.len());
     }
     if let Ok(hello) = Hello::read(&fields) {
         assert!(hello.max_line <= 131_072 && hello.max_body <= 98_304);

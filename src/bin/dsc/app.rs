@@ -9,6 +9,8 @@
 
 mod deliver;
 mod directory;
+mod download;
+mod files;
 mod filter;
 mod identity;
 mod keys;
@@ -16,13 +18,16 @@ mod link;
 mod live;
 mod receive;
 mod rooms;
+mod save;
 mod send;
 mod shown;
 mod take;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 pub(crate) use self::deliver::Delivered;
+pub(crate) use self::download::{Begun, Fetching, To};
 pub(crate) use self::filter::ByHand;
 pub(crate) use self::identity::{
     Number, draw_account, looks_like_words, number_of, own_number, seed_from_words, seed_words,
@@ -31,8 +36,10 @@ pub(crate) use self::keys::{new_keys, publish_lines};
 pub(crate) use self::link::LOOK_EVERY;
 pub(crate) use self::receive::{Reading, account as own_name};
 pub(crate) use self::rooms::Member;
+pub(crate) use self::save::Saver;
 pub(crate) use self::send::Content;
 pub(crate) use self::shown::{entry_event, message_of_row};
+pub(crate) use self::upload::{Origin, Sending, Work};
 
 use downstream::e2e::error::{Error, NoRandom, SealError};
 use downstream::e2e::name::{Address, DeviceId, RoomName as SealedRoom, User};
@@ -99,7 +106,11 @@ impl Client<'_> {
 
     /// Asks, and waits where the server says that it is too fast.
     fn ask(&mut self, command: &str) -> Result<Answer, Failure> {
-        let (tries, most) = PATIENCE;
+        self.ask_within(command, PATIENCE)
+    }
+
+    /// The same, with as many tries as the first number says, each after at most the second in seconds.
+    fn ask_within(&mut self, command: &str, (tries, most): (usize, u64)) -> Result<Answer, Failure> {
         let mut answer = self.server.ask(command)?;
         for _ in 0..tries {
             match wait_for(&answer, most) {

@@ -86,9 +86,10 @@ pub struct Options {
 }
 
 /// The commands as `dsc --help` lists them: headings, and the names below each.
-pub const GROUPS: [(&str, &[&str]); 7] = [
+pub const GROUPS: [(&str, &[&str]); 8] = [
     ("Account", &["register", "login", "logout", "passwd", "whoami"]),
     ("Messages", &["send", "fetch", "tail", "unread", "search", "react", "edit", "delete", "resend"]),
+    ("Files", &["send-file", "files", "get-file", "resume"]),
     (
         "Rooms",
         &["rooms", "create", "join", "leave", "members", "invite", "kick", "ban", "unban", "op", "deop", "topic"],
@@ -98,7 +99,7 @@ pub const GROUPS: [(&str, &[&str]); 7] = [
         "Keys and trust",
         &["init", "keys", "number", "verify", "trust", "devices", "link", "export", "import", "passphrase"],
     ),
-    ("By hand and for programs", &["seal", "open", "inspect", "pipe", "schema"]),
+    ("By hand and for programs", &["seal", "open", "encode", "inspect", "pipe", "schema"]),
     ("About dsc", &["completions", "man", "help"]),
 ];
 

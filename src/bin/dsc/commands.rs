@@ -1,6 +1,7 @@
 //! What each command does: one function each, one file a topic, and the one table from names to functions.
 
 pub mod account;
+mod download;
 mod filter;
 pub mod inspect;
 pub mod local;
@@ -8,7 +9,9 @@ mod pipe;
 mod rooms;
 pub mod server;
 mod talk;
+mod transfer;
 mod trust;
+mod upload;
 
 use downstream::e2e::inner::ChangeKind;
 
@@ -36,11 +39,16 @@ pub fn run(ctx: &mut Context, command: Command) -> Result<(), Failure> {
         Command::Man { command } => local::man(ctx, command.as_deref()),
         Command::Send(send) => talk::send(ctx, &send),
         Command::Fetch(fetch) => talk::fetch(ctx, &fetch),
-        Command::Tail { targets } => talk::tail(ctx, &targets),
+        Command::Tail(tail) => talk::tail(ctx, &tail),
         Command::Search(search) => talk::search(ctx, &search),
         Command::React { message, text } => talk::change(ctx, ChangeKind::React, &message, &text),
         Command::Edit { message, text } => talk::change(ctx, ChangeKind::Edit, &message, &text),
         Command::Delete { message } => talk::change(ctx, ChangeKind::Delete, &message, &[]),
+        Command::SendFile(file) => upload::send_file(ctx, &file),
+        Command::Files { target } => download::files(ctx, target.as_ref()),
+        Command::GetFile(file) => download::get_file(ctx, &file),
+        Command::Resume(resume) => transfer::resume(ctx, &resume),
+        Command::Encode(file) => upload::encode(ctx, &file),
         Command::Resend => talk::resend(ctx),
         Command::Rooms { glob } => rooms::rooms(ctx, glob.as_deref()),
         Command::Create(create) => rooms::create(ctx, &create),
@@ -93,14 +101,26 @@ pub(crate) fn online<T>(
     ctx: &mut Context,
     work: impl FnOnce(&mut Client<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    let out = ctx.out;
+    online_with(ctx, &mut |event| out.show(event), |client, _| work(client))
+}
+
+/// The same where events are shown in another way. `work` is told, too, how large a file the server takes.
+///
+/// # Errors
+/// [`Failure`] of the connection or of the work.
+fn online_with<T>(
+    ctx: &mut Context,
+    show: &mut dyn FnMut(&Event) -> Result<(), Failure>,
+    work: impl FnOnce(&mut Client<'_>, Option<u64>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let mut connection = ctx.connect()?;
     // One command's worth of news is read from the logs; what comes by itself meanwhile is not kept.
     connection.ignore_events();
-    let (out, days) = (ctx.out, ctx.settings.history_days);
+    let (days, max_file) = (ctx.settings.history_days, connection.hello().max_file);
     let store = ctx.store()?;
-    let mut show = |event: &Event| out.show(event);
-    let mut client = Client { store, server: &mut connection, show: &mut show };
-    let done = client.upkeep().and_then(|()| work(&mut client));
+    let mut client = Client { store, server: &mut connection, show };
+    let done = client.upkeep().and_then(|()| work(&mut client, max_file));
     connection.quit();
     sweep(store, days)?;
     done

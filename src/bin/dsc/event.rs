@@ -22,6 +22,22 @@ pub enum Event {
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         duplicate: bool,
     },
+    /// A file that was sent: the server has all of it, and its receivers were told.
+    FileSent {
+        /// The room or person.
+        target: String,
+        /// Its name.
+        name: String,
+        /// Its size in bytes.
+        size: u64,
+        /// The server's number of its message in the conversation.
+        id: u64,
+        /// Whether it was sealed end to end.
+        encrypted: bool,
+        /// The server had it already: an earlier try had come through.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        duplicate: bool,
+    },
     /// An envelope that cannot be opened.
     Unreadable {
         /// The room, or the other person; the sender of a signal.
@@ -66,6 +82,38 @@ pub enum Event {
         device: String,
         /// How many are missing now.
         count: u64,
+    },
+    /// A file that was received whole, checked, and has its name on this machine.
+    FileReceived {
+        /// The conversation: the room or the *other* person.
+        target: String,
+        /// The message that speaks of it, where that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        /// The server's number of the file.
+        file: u64,
+        /// Where it is now.
+        path: String,
+        /// Its size in bytes.
+        size: u64,
+        /// SHA-256 of what the server has.
+        blob: String,
+        /// Whether it was sealed end to end; false: the server could read and change it.
+        encrypted: bool,
+    },
+    /// How far a file is, a few times a second. To people it is a bar, on a terminal only.
+    Progress {
+        /// What is done with it.
+        phase: Phase,
+        /// The room or person.
+        target: String,
+        /// Its name.
+        name: String,
+        /// Bytes that are done; of a sealed file those of its sealed form, unless it is being read.
+        done: u64,
+        /// Bytes that there are to do, if that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
     },
     /// The answer to a line of `dsc pipe`.
     Reply(Reply),
@@ -149,6 +197,18 @@ pub struct Reply {
     pub text: Option<String>,
 }
 
+/// What is done with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It is read, and sealed on this disk.
+    Reading,
+    /// It goes to the server.
+    Sending,
+    /// It comes from the server.
+    Receiving,
+}
+
 /// What a message says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -166,8 +226,11 @@ pub enum Content {
         size: u64,
         /// What it is, as the sender says.
         mime: String,
-        /// SHA-256 of the sealed file, by which the server knows it.
+        /// SHA-256 of what the server has: of the sealed file, or of one that was sent in clear.
         blob: String,
+        /// The server's number of the file, of one that was sent in clear.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<u64>,
     },
     /// A reaction to a message.
     React {
@@ -338,6 +401,35 @@ pub enum Row {
         /// Whether the server was asked and confirmed the account.
         confirmed: bool,
     },
+    /// A file on the server.
+    File {
+        /// The server's number of it, for `dsc get-file`.
+        file: u64,
+        /// The conversation: the room or the *other* person.
+        target: String,
+        /// Who sends it.
+        sender: String,
+        /// When it was finished, RFC 3339; of one that is not, when it last grew.
+        time: String,
+        /// Its name, made safe; absent where it is sealed and its message was not opened here.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Its size in bytes; without a name, that of the sealed file.
+        size: u64,
+        /// What it is, as the sender says.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mime: Option<String>,
+        /// The message that speaks of it, where that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        /// SHA-256 of what the server has.
+        blob: String,
+        /// Whether it is sealed end to end.
+        encrypted: bool,
+        /// Bytes that the server has of an upload that is not finished.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        partial: Option<u64>,
+    },
     /// The header of an envelope: what everybody on its way can read.
     Envelope {
         /// `multi`, `group`, `link-request` or `link-answer`.
@@ -376,5 +468,24 @@ pub enum Row {
         previous: u32,
         /// The place in the sender's chain, from 0.
         n: u32,
+    },
+    /// A file whose transfer is not finished: `dsc resume` goes on with it.
+    Transfer {
+        /// By which `dsc resume --drop` names it.
+        transfer: String,
+        /// `sending` or `receiving`.
+        direction: String,
+        /// The room, or the other person.
+        target: String,
+        /// The file's name.
+        name: String,
+        /// Bytes of the file, if that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+        /// When it was begun, RFC 3339.
+        since: String,
+        /// Why `dsc resume` does not go on with it, if it does not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        waits: Option<String>,
     },
 }

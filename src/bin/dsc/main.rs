@@ -9,6 +9,7 @@ mod commands;
 mod context;
 mod error;
 mod event;
+mod folder;
 #[cfg(test)]
 mod manual;
 mod net;
@@ -17,6 +18,7 @@ mod server;
 mod session;
 mod settings;
 mod show;
+mod spool;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -19,6 +19,7 @@ use downstream::protocol::{Hello, LineFault, LineSplitter, escaped};
 
 use self::dialogue::{Admitted, Dialogue};
 use self::wire::{End, Fault, Turn, Wire};
+use crate::error::Failure;
 use crate::server::{Answer, Lost, Server};
 
 pub(crate) use self::endpoint::Endpoint;
@@ -195,41 +196,115 @@ impl Connection {
     /// Sends commands, as many at once as there is room for, and takes their answers.
     fn exchange(&mut self, commands: &[&str], until: Option<Instant>) -> Result<Vec<Answer>, Lost> {
         let mut answers = Vec::with_capacity(commands.len());
-        let mut next = commands.iter();
-        let mut current = next.next();
+        let mut commands = commands.iter();
+        let mut take = |answer| {
+            answers.push(answer);
+            Ok(())
+        };
+        self.pump(&mut || Ok(commands.next()), &mut take, true, until)?;
+        Ok(answers)
+    }
+
+    /// Sends what `next` makes as there is room for it, and gives `take` the answers as they come; whether it
+    /// keeps them decides how much they may be together. After a failure of either, what was sent is answered
+    /// first, so that the connection can be used on.
+    fn pump<C: AsRef<str>, E: From<Lost>>(
+        &mut self,
+        next: &mut dyn FnMut() -> Result<Option<C>, E>,
+        take: &mut dyn FnMut(Answer) -> Result<(), E>,
+        kept: bool,
+        until: Option<Instant>,
+    ) -> Result<(), E> {
         self.dialogue.begin();
+        // Made, and to be judged when what is before it is answered.
+        let mut held: Option<C> = None;
+        let mut done: Option<Result<(), E>> = None;
         let mut asked = Instant::now();
         self.moved = asked;
-        while answers.len() < commands.len() {
-            self.check_open()?;
-            while let Some(command) = current
-                && self.dialogue.has_room()
-                && self.wire.queued() < OUT_MAX
-            {
-                match self.dialogue.admit(command) {
+        loop {
+            if done.is_none() {
+                self.check_open()?;
+            }
+            while done.is_none() && self.dialogue.has_room() && self.wire.queued() < OUT_MAX {
+                let command = match held.take().map_or_else(&mut *next, |command| Ok(Some(command))) {
+                    Ok(Some(command)) => command,
+                    Ok(None) => {
+                        done = Some(Ok(()));
+                        break;
+                    }
+                    Err(error) => {
+                        done = Some(Err(error));
+                        break;
+                    }
+                };
+                match self.dialogue.admit(command.as_ref()) {
                     Admitted::Send(line) => self.wire.send(line),
-                    Admitted::Later => break,
-                    Admitted::Refused(refusal) => answers.push(Answer { rows: Vec::new(), reply: Err(refusal) }),
+                    Admitted::Later => {
+                        held = Some(command);
+                        break;
+                    }
+                    Admitted::Refused(refusal) => {
+                        if let Err(error) = take(Answer { rows: Vec::new(), reply: Err(refusal) }) {
+                            done = Some(Err(error));
+                        }
+                    }
                 }
-                current = next.next();
             }
             if !self.dialogue.is_waiting() {
-                continue; // The rest was refused here.
+                match done {
+                    Some(done) => return done,
+                    None if self.wire.queued() < OUT_MAX => continue,
+                    // Answered before it was sent: a strange server, and no reason to turn in circles.
+                    None => {}
+                }
             }
-            let silent = self.moved + self.times.silence;
-            let late = asked + self.times.answer;
-            let now = Instant::now();
-            if now >= silent || now >= late || until.is_some_and(|until| now >= until) {
-                return Err(self.fail("the server does not answer".to_owned()));
+            // What the operating system takes at once makes room for more.
+            let stuffed = done.is_none() && self.wire.queued() >= OUT_MAX;
+            let waited = match self.flush() {
+                Ok(()) if stuffed && self.wire.queued() < OUT_MAX => continue,
+                Ok(()) => self.wait_for_answer(asked, until),
+                Err(lost) => Err(lost),
+            };
+            if let Err(lost) = waited {
+                return Err(match done {
+                    Some(Err(error)) => error,
+                    _ => lost.into(),
+                });
             }
-            self.turn(None, until.map_or(silent.min(late), |until| until.min(silent).min(late)))?;
-            self.take_lines()?;
             while let Some(answer) = self.dialogue.take_answer() {
-                answers.push(answer);
                 asked = Instant::now();
+                if !kept {
+                    self.dialogue.begin();
+                }
+                if !matches!(done, Some(Err(_)))
+                    && let Err(error) = take(answer)
+                {
+                    done = Some(Err(error));
+                }
             }
         }
-        Ok(answers)
+    }
+
+    /// Sends and reads once, within the times that an answer may take.
+    fn wait_for_answer(&mut self, asked: Instant, until: Option<Instant>) -> Result<(), Lost> {
+        self.check_open()?;
+        let limit = (self.moved + self.times.silence).min(asked + self.times.answer);
+        let limit = until.map_or(limit, |until| until.min(limit));
+        if Instant::now() >= limit {
+            return Err(self.fail("the server does not answer".to_owned()));
+        }
+        self.turn(None, limit)?;
+        self.take_lines()
+    }
+
+    /// Sends what can be sent at once.
+    fn flush(&mut self) -> Result<(), Lost> {
+        match self.wire.flush() {
+            Ok(true) => self.moved = Instant::now(),
+            Ok(false) => {}
+            Err(fault) => return Err(self.fail(explain(&fault))),
+        }
+        Ok(())
     }
 
     /// Waits and reads once.
@@ -297,6 +372,14 @@ fn explain(fault: &Fault) -> String {
 impl Server for Connection {
     fn ask_all(&mut self, commands: &[&str]) -> Result<Vec<Answer>, Lost> {
         self.exchange(commands, None)
+    }
+
+    fn stream(
+        &mut self,
+        next: &mut dyn FnMut() -> Result<Option<String>, Failure>,
+        take: &mut dyn FnMut(Answer) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.pump(next, take, false, None)
     }
 }
 

@@ -2,6 +2,8 @@
 //! ([`crate::net`]), a person at `openssl s_client` does (then every question is the exact command to
 //! type), and tests do.
 
+use zeroize::Zeroizing;
+
 use crate::error::{Exit, Failure};
 
 /// A server that is asked one command after the other.
@@ -129,6 +131,60 @@ impl From<Lost> for Failure {
                 ))
             }
             Lost::Network(why) => Failure::new(Exit::Network, why),
+        }
+    }
+}
+
+/// A command from its verb and arguments, each in quotes where it needs them. Wiped when dropped: one of
+/// them may be a password.
+pub fn command(words: &[&str]) -> Zeroizing<String> {
+    // Twice the length holds every escape; a text that moved to a larger place would leave a copy behind.
+    let mut line = Zeroizing::new(String::with_capacity(words.iter().map(|word| 2 * word.len() + 3).sum()));
+    for word in words {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        if !word.is_empty() && !word.contains([' ', '"', '\\']) {
+            line.push_str(word);
+            continue;
+        }
+        line.push('"');
+        for c in word.chars() {
+            if matches!(c, '"' | '\\') {
+                line.push('\\');
+            }
+            line.push(c);
+        }
+        line.push('"');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_read_as_they_were_meant() {
+        for (words, line) in [
+            (&["/login", "alice", "secret"][..], "/login alice secret"),
+            (&["/login", "alice", "two words"], "/login alice \"two words\""),
+            (&["/login", "alice", "a\"b\\c"], "/login alice \"a\\\"b\\\\c\""),
+            (&["/users", ""], "/users \"\""),
+        ] {
+            assert_eq!(command(words).as_str(), line);
+        }
+    }
+
+    #[test]
+    fn every_password_arrives() {
+        use downstream::protocol::{Request, request};
+        for secret in ["plain-password", "two  words ", " lead", "a=b", "quo\"te\\", "\"", "ümlaut :text", "token:x"] {
+            let line = command(&["/login", "alice", secret]);
+            let Some(Ok(Request::Login { password: Some(password), .. })) = request::parse(&line) else {
+                panic!("{line:?}")
+            };
+            assert_eq!(password.0.as_str(), secret);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::event::Event;
 use crate::net::{Connection, Endpoint, OPEN_TIME, Trust};
-use crate::server::{Refusal, Reply, Server as _};
+use crate::server::{Refusal, Reply, Server as _, command};
 use crate::store::{Profile, Status, Store, StoreError, Token};
 
 /// How often a person may mistype the passphrase.
@@ -221,31 +221,6 @@ pub fn enter(connection: &mut Connection, login: &str) -> Result<Result<Reply, R
     Ok(next()?.reply)
 }
 
-/// A command from its verb and arguments, each in quotes where it needs them. Wiped when dropped: one of
-/// them may be a password.
-pub fn command(words: &[&str]) -> Zeroizing<String> {
-    // Twice the length holds every escape; a text that moved to a larger place would leave a copy behind.
-    let mut line = Zeroizing::new(String::with_capacity(words.iter().map(|word| 2 * word.len() + 3).sum()));
-    for word in words {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        if !word.is_empty() && !word.contains([' ', '"', '\\']) {
-            line.push_str(word);
-            continue;
-        }
-        line.push('"');
-        for c in word.chars() {
-            if matches!(c, '"' | '\\') {
-                line.push('\\');
-            }
-            line.push(c);
-        }
-        line.push('"');
-    }
-    line
-}
-
 fn login_refused(refusal: Refusal) -> Failure {
     let hint = match refusal.code.as_str() {
         "auth-failed" => "is it the right name and password? The server answers the same for an unknown name",
@@ -263,33 +238,4 @@ fn token_name() -> Result<String, Failure> {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).map_err(|error| Failure::failed(format!("no randomness: {error}")))?;
     Ok(format!("dsc-{}", downstream::e2e::armour::hex(&bytes)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_are_read_as_they_were_meant() {
-        for (words, line) in [
-            (&["/login", "alice", "secret"][..], "/login alice secret"),
-            (&["/login", "alice", "two words"], "/login alice \"two words\""),
-            (&["/login", "alice", "a\"b\\c"], "/login alice \"a\\\"b\\\\c\""),
-            (&["/users", ""], "/users \"\""),
-        ] {
-            assert_eq!(command(words).as_str(), line);
-        }
-    }
-
-    #[test]
-    fn every_password_arrives() {
-        use downstream::protocol::{Request, request};
-        for secret in ["plain-password", "two  words ", " lead", "a=b", "quo\"te\\", "\"", "ümlaut :text", "token:x"] {
-            let line = command(&["/login", "alice", secret]);
-            let Some(Ok(Request::Login { password: Some(password), .. })) = request::parse(&line) else {
-                panic!("{line:?}")
-            };
-            assert_eq!(password.0.as_str(), secret);
-        }
-    }
 }

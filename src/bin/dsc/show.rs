@@ -4,6 +4,7 @@
 //! neither ends up in a pipe. With `--json` everything goes to standard output.
 
 mod escape;
+mod progress;
 mod qr;
 mod text;
 mod wire;
@@ -18,6 +19,7 @@ use crate::error::Failure;
 use crate::event::Event;
 
 pub use escape::{json_escaped, line as escaped};
+pub use progress::Progress;
 pub use qr::qr;
 pub use text::{Layout, Style, line};
 pub use wire::{message_line, wire_line};
@@ -55,12 +57,22 @@ impl Output {
         self.json
     }
 
+    /// Whether only what was asked for is printed.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Shows one event, at once.
     ///
     /// # Errors
     /// [`Failure::closed`] if nobody reads any more; [`Failure::failed`] if it cannot be written.
     pub fn show(&self, event: &Event) -> Result<(), Failure> {
-        if self.quiet && matches!(event, Event::Notice { .. } | Event::Sent { .. }) {
+        let aside = matches!(
+            event,
+            Event::Notice { .. } | Event::Sent { .. } | Event::FileSent { .. } | Event::Progress { .. }
+        );
+        // Progress is for programs, or a bar: see [`Progress`].
+        if (self.quiet && aside) || (!self.json && matches!(event, Event::Progress { .. })) {
             return Ok(());
         }
         if self.json {

@@ -30,6 +30,7 @@
 
 mod cache;
 mod codec;
+mod downloads;
 mod error;
 mod history;
 mod home;
@@ -41,6 +42,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod uploads;
 mod vault;
 
 use std::collections::BTreeMap;
@@ -55,10 +57,11 @@ use self::home::Lock;
 use self::slots::Slots;
 use self::vault::Vault;
 
+pub use self::downloads::{Download, FileRef, Save};
 pub use self::error::StoreError;
 #[cfg(test)]
 pub use self::history::Recorded;
-pub use self::history::{Entry, What};
+pub use self::history::{Entry, PlainFile, What};
 pub use self::home::prepare;
 #[cfg(test)]
 pub use self::outbox::{HELD_BYTES, HELD_KEEP_MS, HELD_MAX, OUTBOX_BYTES, OUTBOX_MAX};
@@ -68,6 +71,7 @@ pub use self::slots::Passphrase;
 pub use self::tx::Tx;
 #[cfg(test)]
 pub use self::tx::{BUNDLE_KEEP_MS, BUNDLES_MAX};
+pub use self::uploads::{Source, Stage, Upload};
 pub use self::vault::OsRandom;
 
 /// The database.
@@ -95,6 +99,8 @@ pub struct Store {
     cache: Option<Cache>,
     /// How far this process has shown each conversation, if it follows them.
     shown: Option<BTreeMap<Target, u64>>,
+    /// Whether it saves the files that come.
+    saving: bool,
 }
 
 impl Store {
@@ -179,6 +185,11 @@ impl Store {
         slots::remove_other(&self.home, new)
     }
 
+    /// Where it lies.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// Does all of `f` or nothing: when this returns `Ok`, what was done is on stable storage; when it
     /// returns an error, file and memory are what they were. No other process comes in between.
     ///
@@ -193,7 +204,7 @@ impl Store {
             Some(cache) => cache,
             None => Cache::load(&sql, &self.vault)?,
         };
-        let mut tx = Tx::new(sql, &self.vault, cache);
+        let mut tx = Tx::new(sql, &self.vault, cache, self.saving);
         match f(&mut tx) {
             Ok(value) => {
                 self.cache = Some(tx.commit()?);
@@ -218,6 +229,11 @@ impl Store {
         Ok(())
     }
 
+    /// From now on a file whose message this process takes in or shows waits to be saved.
+    pub fn save_files(&mut self) {
+        self.saving = true;
+    }
+
     /// How far this process has shown each conversation, if it shows every message ([`Store::show_all`]).
     pub fn shown(&mut self) -> &mut Option<BTreeMap<Target, u64>> {
         &mut self.shown
@@ -235,7 +251,7 @@ impl Store {
 
     fn ready(home: &Path, vault: Vault) -> Result<Store, StoreError> {
         let (sql, file) = connect(&home.join(FILE), &vault)?;
-        Ok(Store { home: home.to_owned(), vault, sql, file, cache: None, shown: None })
+        Ok(Store { home: home.to_owned(), vault, sql, file, cache: None, shown: None, saving: false })
     }
 }
 

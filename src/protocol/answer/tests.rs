@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::file::{CHUNK_MAX, CHUNK_TEXT_MAX, FileId};
 use super::super::reply::{Code, Head, Line};
 use super::super::{Label, LineSplitter};
 use super::*;
@@ -88,12 +89,14 @@ fn messages_and_whose_they_are() {
 fn files_signals_and_unread_counts() {
     let time = "2023-11-14T22:13:20.001Z";
     let hash = "0f".repeat(32);
-    let line = format!("- file 3 {time} alice bob file=F1 size=70000 sha256={hash} missed=yes :my cat.png");
+    let line = format!("- file 3 {time} alice bob file=17 size=70000 sha256={hash} missed=yes :my cat.png");
     let file = FileLine::read(&fields(&line)).unwrap();
-    assert_eq!((file.file, file.size, file.sha256, file.name), ("F1", 70000, [15; 32], "my cat.png"));
-    assert!(file.missed && file.conversation(&user("alice")).as_str() == "bob");
+    assert_eq!((file.file, file.size, file.sha256, file.name), (FileId(17), 70000, [15; 32], "my cat.png"));
+    assert!(file.missed && !file.gone && file.conversation(&user("alice")).as_str() == "bob");
+    let gone = line.replace("missed=yes", "gone=yes");
+    assert!(FileLine::read(&fields(&gone)).unwrap().gone);
     for (from, to, part) in [
-        ("file=F1", "file=F;1", "file"),
+        ("file=17", "file=F17", "file"),
         ("size=70000", "size=1e3", "size"),
         ("sha256=0f", "sha256=0g", "sha256"),
         ("sha256=0f", "sha256=0f0f", "sha256"),
@@ -113,6 +116,49 @@ fn files_signals_and_unread_counts() {
     assert_eq!((unread.target.as_str(), unread.count, unread.first, unread.last), ("#r", 2, 5, 6));
     assert_eq!(UnreadLine::read(&fields("- unread #r count=0 first=0 last=6")).unwrap().count, 0);
     assert!(UnreadLine::read(&fields("- unread #r first=0 last=6")).is_err());
+}
+
+#[test]
+fn uploads_and_chunks() {
+    let time = "2023-11-14T22:13:20.001Z";
+    let hash = "0f".repeat(32);
+    let line = format!("- upload 17 {time} alice bob size=70000 sha256={hash} state=partial offset=65536 :my cat.png");
+    let upload = UploadLine::read(&fields(&line)).unwrap();
+    assert_eq!((upload.file, upload.size, upload.partial, upload.name), (FileId(17), 70000, Some(65536), "my cat.png"));
+    assert_eq!(upload.conversation(&user("alice")).as_str(), "bob");
+    let done = line.replace("state=partial offset=65536", "state=done");
+    assert_eq!(UploadLine::read(&fields(&done)).unwrap().partial, None);
+    for (from, to, part) in [
+        ("upload 17", "upload x", "F"),
+        (time, "now", "TIME"),
+        ("size=70000", "size=-1", "size"),
+        ("sha256=0f", "sha256=0g", "sha256"),
+        ("state=partial", "state=lost", "state"),
+        ("state=partial ", "", "state"),
+        ("offset=65536", "offset=x", "offset"),
+        (" :my cat.png", "", "NAME"),
+    ] {
+        let wrong = line.replacen(from, to, 1);
+        assert_eq!(UploadLine::read(&fields(&wrong)), Err(Malformed { kind: "upload", part }), "{wrong}");
+    }
+
+    let chunk = ChunkLine::read(&fields("- chunk 17 65536 aGk=")).unwrap();
+    assert_eq!((chunk.file, chunk.offset, chunk.bytes()), (FileId(17), 65536, Ok(b"hi".to_vec())));
+    let malformed = |part| Malformed { kind: "chunk", part };
+    let longest = format!("- chunk 17 0 {}A==", "A".repeat(CHUNK_TEXT_MAX - 3));
+    assert_eq!(ChunkLine::read(&fields(&longest)).unwrap().bytes().unwrap().len(), CHUNK_MAX);
+    let longer = longest.replace("A==", "AA=");
+    assert_eq!(ChunkLine::read(&fields(&longer)).unwrap().bytes(), Err(malformed("BASE64")));
+    for (wrong, part) in [
+        ("- chunk x 0 aGk=".to_owned(), "F"),
+        ("- chunk 17 +1 aGk=".to_owned(), "OFFSET"),
+        ("- chunk 17 0".to_owned(), "BASE64"),
+        ("- chunk 17 0 aGk".to_owned(), "BASE64"),
+        (format!("{longest}AAAA"), "BASE64"),
+    ] {
+        assert_eq!(ChunkLine::read(&fields(&wrong)), Err(malformed(part)), "{wrong}");
+    }
+    assert_eq!(ChunkLine::read(&fields("- chunk 17 0 a!k=")).unwrap().bytes(), Err(malformed("BASE64")));
 }
 
 #[test]
@@ -221,7 +267,7 @@ proptest! {
     /// No line makes a reader panic.
     #[test]
     fn any_line_is_something(
-        start in prop_oneof![Just(""), Just("OK "), Just("ERR "), Just("- "), Just("* "), Just("* msg "), Just("- file "), Just("* hello ")],
+        start in prop_oneof![Just(""), Just("OK "), Just("ERR "), Just("- "), Just("* "), Just("* msg "), Just("- file "), Just("- upload "), Just("- chunk 1 2 "), Just("* hello ")],
         bytes in proptest::collection::vec(prop_oneof![3 => Just(b' '), 2 => Just(b':'), 2 => Just(b'='), 1 => Just(b'@'), 4 => any::<u8>()], 0..200),
     ) {
         let line = format!("{start}{}", String::from_utf8_lossy(&bytes));
@@ -230,6 +276,7 @@ proptest! {
                 let _ = (fields.words().count(), fields.keys().count(), fields.key("id"), fields.text());
                 let _ = (MessageLine::read(&fields), FileLine::read(&fields), SignalLine::read(&fields));
                 let _ = (UnreadLine::read(&fields), Hello::read(&fields));
+                let _ = (UploadLine::read(&fields), ChunkLine::read(&fields).map(|chunk| chunk.bytes()));
             }
             ServerLine::Other => {}
         }

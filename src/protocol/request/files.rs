@@ -19,9 +19,11 @@ pub(super) fn chunk<'a>(args: &mut Args<'a>) -> Result<Request<'a>, ParseError> 
     let Cow::Borrowed(data) = args.next()? else {
         return Err(syntax("the data is base64, without quotes"));
     };
+    // The longest text stands for a byte or two more than may be where it has no padding.
+    let padding = data.bytes().rev().take(2).filter(|&byte| byte == b'=').count();
     match data.len() {
         0 => Err(syntax("the chunk is empty")),
-        1..=CHUNK_TEXT_MAX => Ok(Request::Chunk { file, offset, data }),
+        1..=CHUNK_TEXT_MAX if data.len() / 4 * 3 <= CHUNK_MAX + padding => Ok(Request::Chunk { file, offset, data }),
         _ => Err(ParseError::TooMany(CHUNK_MAX, "bytes in a chunk")),
     }
 }

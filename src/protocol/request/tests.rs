@@ -1,5 +1,6 @@
 use super::*;
 use crate::protocol::MAX_TEXT;
+use crate::protocol::file::{CHUNK_MAX, GET_DEFAULT, GET_MAX};
 use crate::protocol::keys::ROSTER_ENTRY_MAX;
 use crate::protocol::verb::{ADMIN_VERBS, VERBS};
 use base64ct::{Base64, Encoding as _};
@@ -239,6 +240,53 @@ fn what_programs_exchange() {
     assert!(matches!(request(&entry(ROSTER_ENTRY_MAX + 1)), Err(ParseError::TooMany(ROSTER_ENTRY_MAX, _))));
 }
 
+#[test]
+fn files() {
+    let (bob, hash) = (Target::parse("bob").unwrap(), "0F".repeat(32));
+    let name = |text| FileName::parse(text).unwrap();
+    for (word, text) in
+        [("cat.png", "cat.png"), ("\"my cat.png\"", "my cat.png"), ("../../x", "../../x"), ("a=b", "a=b")]
+    {
+        let line = format!("/send-file bob {word} 7 {hash}");
+        let send = Request::SendFile { target: bob.clone(), name: name(text), size: 7, sha256: [15; 32] };
+        assert_eq!(request(&line), Ok(send), "{line}");
+    }
+    for (line, part) in [
+        (format!("/send-file bob cat.png 7 {hash}00"), "64 hexadecimal"),
+        (format!("/send-file bob cat.png -7 {hash}"), "decimal number"),
+        (format!("/send-file bob cat.png 1e3 {hash}"), "decimal number"),
+        (format!("/send-file bob my cat.png 7 {hash}"), "usage: /send-file"),
+        (format!("/send-file bob \"\" 7 {hash}"), "255"),
+        (format!("/send-file bob \"a\tb\" 7 {hash}"), "255"),
+        (format!("/send-file bo/b x 7 {hash}"), "name"),
+        ("/chunk 1 0".to_owned(), "usage: /chunk"),
+        ("/chunk x 0 QQ==".to_owned(), "number after file="),
+        ("/chunk 1 x QQ==".to_owned(), "OFFSET"),
+        ("/chunk 1 0 \"\"".to_owned(), "empty"),
+        ("/chunk 1 0 \"Q\\\\Q\"".to_owned(), "without quotes"),
+        ("/get-file 1 length=0".to_owned(), "at least 1"),
+        ("/get-file 1 offset=x".to_owned(), "decimal number"),
+        ("/get-file 1 size=1".to_owned(), "unknown option"),
+        ("/files bob sha256=00".to_owned(), "64 hexadecimal"),
+        ("/files bob#".to_owned(), "name"),
+        ("/drop-file #r".to_owned(), "number after file="),
+    ] {
+        assert!(text_of(&line).contains(part), "{line:?}: {}", text_of(&line));
+    }
+    let get = |offset, length| Ok(Request::GetFile { file: FileId(1), offset, length });
+    assert_eq!(request("/get-file 1"), get(0, GET_DEFAULT));
+    assert_eq!(request("/get-file 1 length=1048576 offset=5"), get(5, GET_MAX));
+    assert_eq!(request("/get-file 1 length=1048577"), Err(ParseError::TooMany(1_048_576, "bytes at a time")));
+    assert_eq!(request("/files"), Ok(Request::Files { target: None, after: FileId(0), sha256: None }));
+
+    // The longest chunk has its bytes, not a byte more.
+    for (bytes, fits) in [(CHUNK_MAX - 1, true), (CHUNK_MAX, true), (CHUNK_MAX + 1, false), (CHUNK_MAX + 2, false)] {
+        let line = format!("/chunk 1 0 {}", Base64::encode_string(&vec![7; bytes]));
+        assert_eq!(request(&line).is_ok(), fits, "{bytes}");
+        assert!(fits || matches!(request(&line), Err(ParseError::TooMany(CHUNK_MAX, _))), "{bytes}");
+    }
+}
+
 /// Texts that try the quoting: spaces, quotes, backslashes, equals signs, wide characters.
 fn argument() -> impl Strategy<Value = String> {
     proptest::string::string_regex("[ \"\\\\=:a-zA-Z0-9#é,*@/-]{0,12}").unwrap()
@@ -268,6 +316,10 @@ fn line() -> impl Strategy<Value = String> {
         Just("only=certs".to_owned()),
         Just("ARABAgMEBQYHCAkKCwwNDg8Q".to_owned()),
         Just("QQ==".to_owned()),
+        Just("0f".repeat(32)),
+        Just(format!("sha256={}", "0F".repeat(32))),
+        Just("offset=7".to_owned()),
+        Just("length=65537".to_owned()),
     ];
     (proptest::sample::select(verbs), proptest::collection::vec(word, 0..4))
         .prop_map(|(verb, words)| format!("{verb} {}", words.join(" ")).trim_end().to_owned())
@@ -280,6 +332,26 @@ proptest! {
     #[test]
     fn printing_reads_back(line in line()) {
         if let Some(Ok(request)) = parse(&line) {
+            let printed = request.to_string();
+            prop_assert_eq!(parse(&printed), Some(Ok(request)), "printed as {:?}", printed);
+        }
+    }
+
+    /// Any file that can be announced is, by the line that is printed.
+    #[test]
+    fn files_survive(name in "[^\\pC]{1,60}", quotes in "[ \"\\\\=:]{1,9}", size in any::<u64>(), sha256 in any::<[u8; 32]>()) {
+        let (target, data) = (Target::parse("#r").unwrap(), Base64::encode_string(&sha256));
+        let (file, offset) = (FileId(size), size);
+        let mut requests = vec![
+            Request::Files { target: None, after: file, sha256: Some(sha256) },
+            Request::Chunk { file, offset, data: &data },
+            Request::GetFile { file, offset, length: size % GET_MAX + 1 },
+        ];
+        for text in [&name, &quotes, &format!("{quotes}{name}"), &format!("{name}{quotes}")] {
+            let name = FileName::parse(text).unwrap();
+            requests.push(Request::SendFile { target: target.clone(), name, size, sha256 });
+        }
+        for request in requests {
             let printed = request.to_string();
             prop_assert_eq!(parse(&printed), Some(Ok(request)), "printed as {:?}", printed);
         }

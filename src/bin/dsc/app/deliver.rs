@@ -11,7 +11,7 @@ use super::{Client, notice, now};
 use crate::error::{Exit, Failure};
 use crate::event::Mark;
 use crate::server::{Refusal, Reply};
-use crate::store::{Entry, Line, Outgoing, What};
+use crate::store::{Entry, Line, Outgoing, Tx, What};
 
 /// Signals sent at once: a room's worth of keys in a few round trips, each within the server's input
 /// limits.
@@ -55,7 +55,7 @@ impl Client<'_> {
     }
 
     /// A message that another process has taken out of the outbox: it stands in the history, if it was stored.
-    fn sent_by_another(&mut self, target: &Target, msg: Option<MsgId>) -> Result<Delivered, Failure> {
+    pub(super) fn sent_by_another(&mut self, target: &Target, msg: Option<MsgId>) -> Result<Delivered, Failure> {
         let entry = match msg {
             Some(msg) => self.transact(|tx| Ok(tx.entry_of(target, msg)?))?,
             None => None,
@@ -115,7 +115,7 @@ impl Client<'_> {
                     Err(failure) if matches!(failure.exit, Exit::NoSession | Exit::Refused) && item.room.is_some() => {
                         stuck.extend(item.room.map(|room| (room, failure)));
                     }
-                    Err(failure) => self.drop_item(first, wanted, target, failure)?,
+                    Err(failure) => self.drop_item(first, &item, wanted, target, failure)?,
                 },
                 Line::Post { target, key, body } => {
                     let answer = self.ask(&format!("/post {target} {key} {body}"))?;
@@ -125,7 +125,7 @@ impl Client<'_> {
                             Some((Reply { keys: refusal.keys, text: None }, true))
                         }
                         Err(refusal) if !refusal.is_temporary() => {
-                            self.drop_item(first, wanted, target, refusal.into())?;
+                            self.drop_item(first, &item, wanted, target, refusal.into())?;
                             None
                         }
                         Err(refusal) => return Err(refusal.into()),
@@ -152,8 +152,15 @@ impl Client<'_> {
     ///
     /// # Errors
     /// The failure itself, for the item that was asked for.
-    fn drop_item(&mut self, item: u64, wanted: Option<u64>, target: &Target, why: Failure) -> Result<(), Failure> {
-        self.transact(|tx| Ok(tx.sent(item)?))?;
+    fn drop_item(
+        &mut self,
+        item: u64,
+        sent: &Outgoing,
+        wanted: Option<u64>,
+        target: &Target,
+        why: Failure,
+    ) -> Result<(), Failure> {
+        self.transact(|tx| take_out(tx, item, sent))?;
         if wanted == Some(item) {
             return Err(why);
         }
@@ -173,7 +180,7 @@ impl Client<'_> {
                 (Some(Entry { what: What::Sealed { inner, .. }, sender, .. }), Some(raw)) => {
                     sender == me && body(&inner) == body(raw)
                 }
-                (Some(Entry { what: What::Sealed { .. } | What::Plain { .. }, .. }), _) => false,
+                (Some(Entry { what: What::Sealed { .. } | What::Plain { .. } | What::File(_), .. }), _) => false,
                 (Some(Entry { what: What::Failed { .. }, .. }) | None, _) => item.tries > 0,
             })
         })
@@ -229,7 +236,7 @@ impl Client<'_> {
                     Line::Signal { .. } => return Ok(()),
                 },
             };
-            tx.sent(item)?;
+            take_out(tx, item, sent)?;
             if tx.entry(target, id)?.is_none() {
                 tx.record(Entry { target: target.clone(), id: Some(id), time_ms, sender: me, what, marks })?;
             }
@@ -243,4 +250,12 @@ impl Client<'_> {
         let peer = reply.key("peer").map(str::to_owned);
         Ok(Delivered { target: target.clone(), id, time, peer, duplicate })
     }
+}
+
+/// Takes a message out of the outbox, and with it the upload that it announced.
+fn take_out(tx: &mut Tx<'_>, item: u64, sent: &Outgoing) -> Result<(), Failure> {
+    if let Line::Post { key, .. } = &sent.line {
+        tx.end_upload(key)?;
+    }
+    Ok(tx.sent(item)?)
 }

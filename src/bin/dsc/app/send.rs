@@ -2,6 +2,7 @@
 
 use downstream::e2e::armour;
 use downstream::e2e::bundle::Bundle;
+use downstream::e2e::descriptor::Descriptor;
 use downstream::e2e::error::{Error, SealError};
 use downstream::e2e::inner::{Body, ChangeKind, Conversation};
 use downstream::e2e::marks;
@@ -31,6 +32,8 @@ const ROUNDS: usize = 2048;
 pub(crate) enum Content {
     /// A text.
     Text(String),
+    /// A file that the server has.
+    File(Descriptor),
     /// A change to a message.
     Change {
         /// What.
@@ -50,6 +53,7 @@ impl From<Content> for Body {
     fn from(content: Content) -> Body {
         match content {
             Content::Text(text) => Body::Text(text),
+            Content::File(file) => Body::File(file),
             Content::Change { kind, author, device, msg_id, text } => {
                 Body::Change { kind, author, device, msg_id, text }
             }
@@ -80,6 +84,17 @@ enum Step<T> {
     Done(T),
     Lists(Vec<User>),
     Bundles(Vec<Address>),
+}
+
+impl<T> Step<T> {
+    /// The same without what was made.
+    fn forget(self) -> Step<()> {
+        match self {
+            Step::Done(_) => Step::Done(()),
+            Step::Lists(users) => Step::Lists(users),
+            Step::Bundles(devices) => Step::Bundles(devices),
+        }
+    }
 }
 
 impl Client<'_> {
@@ -183,7 +198,7 @@ impl Client<'_> {
                 made_ms: now().ms(),
                 tries: 0,
             };
-            let id = if key.is_some() { tx.queue(item)? } else { record_printed(tx, &target, &item)? };
+            let id = if key.is_some() { put_out(tx, item, lines.msg_id)? } else { record_printed(tx, &target, &item)? };
             Ok(Step::Done((lines, id)))
         })?;
         self.say_left_out(&lacking)?;
@@ -234,13 +249,41 @@ impl Client<'_> {
                 made_ms: now().ms(),
                 tries: 0,
             };
-            let queued = if key.is_some() { tx.queue(item)? } else { record_printed(tx, &target, &item)? };
+            let queued =
+                if key.is_some() { put_out(tx, item, lines.msg_id)? } else { record_printed(tx, &target, &item)? };
             let events = audience_events(tx, &name, &sealed.audience)?;
             Ok(Step::Done(((lines, queued), events)))
         })?;
         self.say_all(&events)?;
         self.say_left_out(&lacking)?;
         Ok(done)
+    }
+
+    /// That a message can be sealed for a target now; what is fetched for it is kept for the message itself.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; nothing is sealed.
+    pub(super) fn try_sealing(&mut self, target: &Target) -> Result<(), Failure> {
+        let body = Body::Text(String::new());
+        match target {
+            Target::User(user) => {
+                let user = sealed_user(user)?;
+                self.sealing(None, |tx, answers| {
+                    step(state(tx)?.seal_message(&user, body.clone(), answers, now(), &mut Os)).map(Step::forget)
+                })?;
+            }
+            Target::Room(room) => {
+                let name = sealed_room(room)?;
+                if self.transact(|tx| is_behind(tx, &name))? {
+                    self.read_roster(&name)?;
+                }
+                let id = self.transact(|tx| room_id(tx, &name))?;
+                self.sealing(Some(id), |tx, answers| {
+                    step(state(tx)?.seal_room(&id, body.clone(), answers, now(), &mut Os)).map(Step::forget)
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Seals an unsent message of an older epoch again, under the same key of `/post`. Its new place in
@@ -430,7 +473,7 @@ impl Client<'_> {
     }
 
     /// That a room is end to end and its roster is read.
-    fn require_e2e(&mut self, room: &RoomName) -> Result<(), Failure> {
+    pub(super) fn require_e2e(&mut self, room: &RoomName) -> Result<(), Failure> {
         let name = sealed_room(room)?;
         let shown = self.is_roster_shown(&name)?;
         self.transact(|tx| room_id(tx, &name).map(drop)).map_err(|failure| match failure.exit {
@@ -489,6 +532,15 @@ fn use_bundles(tx: &mut Tx<'_>, change: &Change) -> Result<(), Failure> {
         tx.drop_bundle(address);
     }
     Ok(())
+}
+
+/// Puts a message into the outbox. An upload that it announces is done with the same stroke: it is announced
+/// once.
+fn put_out(tx: &mut Tx<'_>, item: Outgoing, message: MsgId) -> Result<u64, Failure> {
+    if let Line::Post { key, .. } = &item.line {
+        tx.announce_upload(key, message)?;
+    }
+    Ok(tx.queue(item)?)
 }
 
 /// What is only printed goes into the history at once: nobody will acknowledge it.
@@ -558,7 +610,7 @@ fn audience_events(
 }
 
 /// A fresh key for `/post`: 128 random bits.
-fn post_key() -> Result<PostKey, Failure> {
+pub(super) fn post_key() -> Result<PostKey, Failure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| no_random())?;
     PostKey::parse(&format!("dsc-{}", downstream::e2e::armour::hex(&bytes))).ok_or_else(no_random)

@@ -1,5 +1,6 @@
 //! From what was opened or kept to what is shown.
 
+use downstream::e2e::descriptor::safe_name;
 use downstream::e2e::inner::{Body, ChangeKind, Inner};
 use downstream::e2e::name::Address;
 use downstream::protocol::{Fields, Timestamp, UserName};
@@ -18,6 +19,7 @@ fn content_of(inner: &Inner) -> Content {
             size: file.size,
             mime: file.mime.clone(),
             blob: downstream::e2e::armour::hex(&file.blob_id),
+            file: None,
         },
         Body::Change { kind, author, msg_id, text, .. } => {
             let msg_id = msg_id.to_string();
@@ -57,7 +59,18 @@ pub(crate) fn entry_event(tx: &Tx<'_>, me: &UserName, entry: &Entry) -> Result<O
             let Ok(inner) = Inner::parse(inner) else { return Ok(None) };
             Some(Event::Message(message_event(entry, me, device_name(tx, &address), &inner)))
         }
-        What::Plain { text } => {
+        What::Plain { .. } | What::File(_) => {
+            let content = match &entry.what {
+                What::File(file) => Content::File {
+                    name: safe_name(&file.name),
+                    size: file.size,
+                    mime: String::new(),
+                    blob: downstream::e2e::armour::hex(&file.sha256),
+                    file: Some(file.file.0),
+                },
+                What::Plain { text } => Content::Text { text: text.clone() },
+                What::Sealed { .. } | What::Failed { .. } => return Ok(None),
+            };
             let mut marks = entry.marks.clone();
             if !marks.contains(&Mark::Plain) {
                 marks.push(Mark::Plain);
@@ -71,7 +84,7 @@ pub(crate) fn entry_event(tx: &Tx<'_>, me: &UserName, entry: &Entry) -> Result<O
                 msg_id: None,
                 encrypted: false,
                 own: entry.sender == *me,
-                content: Content::Text { text: text.clone() },
+                content,
                 marks,
             }))
         }

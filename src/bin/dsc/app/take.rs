@@ -14,11 +14,11 @@ use downstream::e2e::receive::{Line, Opened, Target as SealedTarget};
 use downstream::e2e::state::State;
 use downstream::protocol::{Fields, FileLine, MessageLine, SignalLine, Target, Timestamp, UserName};
 
-use super::shown::message_event;
-use super::{Os, alarm, device_name, is_sealed_room, notice, now, sealed_room, sealed_user, state};
+use super::shown::{entry_event, message_event};
+use super::{Os, alarm, device_name, is_sealed_room, notice, now, save, sealed_room, sealed_user, state};
 use crate::error::Failure;
-use crate::event::{Content, Event, Mark, Message};
-use crate::store::{Entry, Held, Tx, What};
+use crate::event::{Event, Mark};
+use crate::store::{Entry, Held, PlainFile, Tx, What};
 
 /// Accounts that are known at most: whoever can make accounts could otherwise fill this device with first
 /// contacts. Far above the people of a server that somebody hosts for themselves.
@@ -42,12 +42,8 @@ pub(super) struct LogLine {
 #[derive(Debug, Clone)]
 pub(super) enum LogWhat {
     Body(String),
-    /// A file sent in clear: size, SHA-256, name.
-    File {
-        size: u64,
-        sha256: String,
-        name: String,
-    },
+    /// A file: the server's number of it, its bytes, their SHA-256, the name it has there.
+    File(PlainFile),
 }
 
 impl LogLine {
@@ -56,8 +52,8 @@ impl LogLine {
         if let Ok(MessageLine { id, time, target, sender, body, .. }) = MessageLine::read(fields) {
             return Some(LogLine { id, time, target, sender, what: LogWhat::Body(body.to_owned()) });
         }
-        let FileLine { id, time, target, sender, size, sha256, name, .. } = FileLine::read(fields).ok()?;
-        let what = LogWhat::File { size, sha256: armour::hex(&sha256), name: name.to_owned() };
+        let FileLine { id, time, target, sender, file, size, sha256, name, .. } = FileLine::read(fields).ok()?;
+        let what = LogWhat::File(PlainFile { file, size, sha256, name: name.to_owned() });
         Some(LogLine { id, time, target, sender, what })
     }
 
@@ -111,34 +107,20 @@ pub(super) fn take_line(
     let body = match &line.what {
         LogWhat::Body(body) => body,
         // What was sealed is announced by a message that says what it is.
-        LogWhat::File { name, .. } if e2e_room && name == SEALED_FILE => return Ok(Taken::Done),
-        LogWhat::File { .. } if e2e_room => {
+        LogWhat::File(file) if is_ciphertext(file, conversation, e2e_room) => return Ok(Taken::Done),
+        LogWhat::File(_) if e2e_room => {
             after.events.push(unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain));
             return Ok(Taken::Done);
         }
-        LogWhat::File { size, sha256, name } => {
-            let content = Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() };
-            after.events.push(Event::Message(plain_message(me, line, conversation, content)));
-            return Ok(Taken::Done);
+        LogWhat::File(file) => {
+            let what = What::File(file.clone());
+            return take_clear(tx, me, line, conversation, what, after).map(|()| Taken::Done);
         }
     };
     let sealed = body.starts_with(armour::BODY_PREFIX);
     if !sealed && !e2e_room {
-        let known = tx.entry(conversation, line.id)?;
-        if known.is_some_and(|known| known.sender == line.sender && known.what == What::Plain { text: body.clone() }) {
-            return Ok(Taken::Done);
-        }
-        let entry = Entry {
-            target: conversation.clone(),
-            id: Some(line.id),
-            time_ms: line.time.as_millis(),
-            sender: line.sender.clone(),
-            what: What::Plain { text: body.clone() },
-            marks: vec![Mark::Plain],
-        };
-        tx.record(entry)?;
-        after.events.push(Event::Message(plain_message(me, line, conversation, Content::Text { text: body.clone() })));
-        return Ok(Taken::Done);
+        let what = What::Plain { text: body.clone() };
+        return take_clear(tx, me, line, conversation, what, after).map(|()| Taken::Done);
     }
     if tx.state().is_none() {
         // Said once, and not of each message: `catch_up`.
@@ -182,6 +164,7 @@ pub(super) fn take_line(
         };
         let event = message_event(&entry, me, device_name(tx, &opened.from), &opened.inner);
         after.events.push(Event::Message(event));
+        save::note(tx, me, &entry, after);
         tx.record(entry)?;
     }
     let place = opened.place;
@@ -201,12 +184,45 @@ pub(super) fn take_line(
     Ok(Taken::Done)
 }
 
+/// Takes in what was said in clear: once, also if it was seen before.
+fn take_clear(
+    tx: &mut Tx<'_>,
+    me: &UserName,
+    line: &LogLine,
+    conversation: &Target,
+    what: What,
+    after: &mut After,
+) -> Result<(), Failure> {
+    let known = tx.entry(conversation, line.id)?;
+    if known.is_some_and(|known| known.sender == line.sender && known.what == what) {
+        return Ok(());
+    }
+    let entry = Entry {
+        target: conversation.clone(),
+        id: Some(line.id),
+        time_ms: line.time.as_millis(),
+        sender: line.sender.clone(),
+        what,
+        marks: vec![Mark::Plain],
+    };
+    after.events.extend(entry_event(tx, me, &entry)?);
+    save::note(tx, me, &entry, after);
+    tx.record(entry)?;
+    Ok(())
+}
+
 /// Whether a conversation is a room in which nothing is said in clear.
-fn is_in_sealed_room(tx: &Tx<'_>, conversation: &Target) -> Result<bool, Failure> {
+pub(super) fn is_in_sealed_room(tx: &Tx<'_>, conversation: &Target) -> Result<bool, Failure> {
     match conversation {
         Target::Room(room) => is_sealed_room(tx, room),
         Target::User(_) => Ok(false),
     }
+}
+
+/// Whether a file is one that the server cannot read: in a room without encryption there is none, whatever
+/// its name.
+pub(super) fn is_ciphertext(file: &PlainFile, conversation: &Target, e2e_room: bool) -> bool {
+    file.name == SEALED_FILE && (e2e_room || matches!(conversation, Target::User(_)))
 }
 
 /// Whether the sender would be one account more than are kept.
@@ -491,21 +507,6 @@ pub(super) fn held_signal(signal: &SignalLine<'_>) -> Held {
     }
 }
 
-fn plain_message(me: &UserName, line: &LogLine, conversation: &Target, content: Content) -> Message {
-    Message {
-        target: conversation.to_string(),
-        sender: line.sender.to_string(),
-        device: None,
-        id: Some(line.id),
-        time: Some(line.time.to_string()),
-        msg_id: None,
-        encrypted: false,
-        own: line.sender == *me,
-        content,
-        marks: vec![Mark::Plain],
-    }
-}
-
 /// The event for a line that cannot be opened.
 pub(super) fn unreadable(target: &str, sender: &UserName, id: Option<u64>, error: Error) -> Event {
     Event::Unreadable {
@@ -559,12 +560,10 @@ pub(super) fn unkept(
 ) -> Result<Option<Event>, Failure> {
     let e2e_room = is_in_sealed_room(tx, conversation)?;
     let refused = || unreadable(conversation.as_str(), &line.sender, Some(line.id), Error::Plain);
-    let content = match &line.what {
-        LogWhat::File { name, .. } if e2e_room && name == SEALED_FILE => return Ok(None),
-        LogWhat::File { .. } if e2e_room => return Ok(Some(refused())),
-        LogWhat::File { size, sha256, name } => {
-            Content::File { name: name.clone(), size: *size, mime: String::new(), blob: sha256.clone() }
-        }
+    let what = match &line.what {
+        LogWhat::File(file) if is_ciphertext(file, conversation, e2e_room) => return Ok(None),
+        LogWhat::File(_) if e2e_room => return Ok(Some(refused())),
+        LogWhat::File(file) => What::File(file.clone()),
         LogWhat::Body(body) if body.starts_with(armour::BODY_PREFIX) => {
             return Ok(Some(Event::Unreadable {
                 target: conversation.to_string(),
@@ -575,7 +574,15 @@ pub(super) fn unkept(
             }));
         }
         LogWhat::Body(_) if e2e_room => return Ok(Some(refused())),
-        LogWhat::Body(body) => Content::Text { text: body.clone() },
+        LogWhat::Body(body) => What::Plain { text: body.clone() },
     };
-    Ok(Some(Event::Message(plain_message(me, line, conversation, content))))
+    let entry = Entry {
+        target: conversation.clone(),
+        id: Some(line.id),
+        time_ms: line.time.as_millis(),
+        sender: line.sender.clone(),
+        what,
+        marks: vec![Mark::Plain],
+    };
+    entry_event(tx, me, &entry)
 }

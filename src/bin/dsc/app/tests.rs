@@ -6,6 +6,8 @@
     reason = "a test stops at the first thing that is wrong"
 )]
 
+mod download;
+mod upload;
 mod world;
 
 use downstream::protocol::{RoomName, Target, UserName};

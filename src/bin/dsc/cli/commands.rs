@@ -6,7 +6,10 @@ use clap::{Args, Subcommand};
 use clap_complete::Shell;
 use downstream::protocol::{Target, UserName};
 
-use super::values::{MessageRef, Room, Targets, one_line, target, ten_digits, user};
+use super::values::{
+    MessageRef, Room, Targets, file, file_name, file_number, media_type, one_line, size, target, ten_digits, user,
+};
+use crate::store::FileRef;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -56,11 +59,7 @@ Examples:
     /// Show messages as they come, until interrupted
     ///
     /// Begins with what is unread. Reconnects by itself, without loss and without showing a message twice.
-    Tail {
-        /// Only these rooms and people
-        #[arg(value_name = "TARGET", value_parser = target)]
-        targets: Vec<Target>,
-    },
+    Tail(Tail),
     /// List conversations with unread messages
     Unread {
         /// Also those without
@@ -98,6 +97,40 @@ Examples:
     ///
     /// Messages that the server did not acknowledge wait there; every sending command tries them first.
     Resend,
+
+    // ---- files -------------------------------------------------------------------------------------
+    /// Send files to somebody or to a room, end to end encrypted
+    ///
+    /// Each file is sealed once, into the home, and sent from there: a lost connection costs what was on its
+    /// way. Interrupted, the same command or `dsc resume` goes on where it stopped. Name, type and content are
+    /// for the receivers; the server learns about how large the file is.
+    #[command(after_help = "\
+Examples:
+  dsc send-file bob report.pdf photo.jpg
+  dsc send-file '#ops' --tar logs/
+  pg_dump shop | dsc send-file bob --name shop.sql -")]
+    SendFile(SendFile),
+    /// List the files on the server, of all conversations or of one
+    ///
+    /// With the names of those whose messages this device has opened, and what is on its way of one's own.
+    Files {
+        /// Only of this room or person
+        #[arg(value_parser = target)]
+        target: Option<Target>,
+    },
+    /// Get files, checked while they come
+    ///
+    /// A file goes into the folder that the settings or the desktop name for it, under its own name made safe;
+    /// nothing is ever overwritten. One that is not what was sent leaves nothing behind. What was interrupted
+    /// goes on with the same command, or with `dsc resume`.
+    #[command(after_help = "\
+Examples:
+  dsc get-file bob/17
+  dsc get-file '#ops/3' -o reports/
+  dsc get-file bob/17 -o - | tar x")]
+    GetFile(GetFile),
+    /// Go on with transfers that were interrupted
+    Resume(Resume),
 
     // ---- rooms -------------------------------------------------------------------------------------
     /// List rooms
@@ -253,6 +286,16 @@ Examples:
     /// Reads lines on standard input, replaces envelopes by their text, and passes every other line
     /// through. Exits with 1 if an envelope could not be opened.
     Open,
+    /// Print the lines that send a file, for a session by hand
+    ///
+    /// First the /send-file line. The server's answer names the file: with --file F, the lines of its pieces
+    /// follow, and at the end those of the message that tells the receivers. --offset N begins where the server
+    /// has stopped.
+    #[command(after_help = "\
+Examples:
+  dsc encode report.pdf bob
+  dsc encode report.pdf bob --file 17")]
+    Encode(Encode),
     /// Show the header of envelopes: what everybody on the way can read
     ///
     /// Reads server lines or bare envelopes on standard input. Needs no keys and prints none.
@@ -315,6 +358,91 @@ pub struct Send {
     /// In clear text: the server can read and change it
     #[arg(long)]
     pub plain: bool,
+}
+
+/// `send-file`
+#[derive(Debug, Args)]
+pub struct SendFile {
+    /// A room or a person
+    #[arg(value_parser = target)]
+    pub target: Target,
+    /// What to send; - is standard input
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Another name for it
+    #[arg(long, value_name = "NAME", value_parser = file_name)]
+    pub name: Option<String>,
+    /// Its media type [default: after its name]
+    #[arg(long, value_name = "TYPE", value_parser = media_type)]
+    pub mime: Option<String>,
+    /// Send a directory, as one tar archive; links in it stay links
+    #[arg(long)]
+    pub tar: bool,
+    /// In clear text: the server can read and change it
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// `resume`
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// List them instead
+    #[arg(long)]
+    pub list: bool,
+    /// Give one up: the first digits of its id in the list
+    #[arg(long, value_name = "ID", value_parser = one_line, conflicts_with = "list")]
+    pub drop: Option<String>,
+}
+
+/// `encode`
+#[derive(Debug, Args)]
+pub struct Encode {
+    /// The file
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// A room or a person
+    #[arg(value_parser = target)]
+    pub target: Target,
+    /// The server's number of the file, from its answer to /send-file
+    #[arg(long, value_name = "F", value_parser = file_number)]
+    pub file: Option<String>,
+    /// The first byte that the server does not have
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "file")]
+    pub offset: u64,
+    /// Another name for it
+    #[arg(long, value_name = "NAME", value_parser = file_name)]
+    pub name: Option<String>,
+    /// Its media type [default: after its name]
+    #[arg(long, value_name = "TYPE", value_parser = media_type)]
+    pub mime: Option<String>,
+    /// In clear text: the server can read and change it
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// `tail`
+#[derive(Debug, Args)]
+pub struct Tail {
+    /// Only these rooms and people
+    #[arg(value_name = "TARGET", value_parser = target)]
+    pub targets: Vec<Target>,
+    /// Save the files that come, into this folder
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+    /// Save no file that is larger
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size, requires = "save")]
+    pub save_max: u64,
+}
+
+/// `get-file`
+#[derive(Debug, Args)]
+pub struct GetFile {
+    /// The message that speaks of it, as in bob/17 and '#ops/3', or the server's number of it
+    #[arg(value_name = "FILE", required = true, value_parser = file)]
+    pub files: Vec<FileRef>,
+    /// Where to: a folder, the path of a new file, or - for standard output
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
 }
 
 /// `fetch`

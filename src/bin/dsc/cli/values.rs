@@ -2,12 +2,17 @@
 
 use std::str::FromStr;
 
+use bytesize::ByteSize;
 use clap::ValueEnum;
 use downstream::e2e::armour;
+use downstream::e2e::descriptor::MIME_MAX;
 use downstream::e2e::name::MsgId;
-use downstream::protocol::{MAX_TARGETS, MAX_TEXT, NameInvalid, RoomName, Target, UserName};
+use downstream::protocol::answer::read_number;
+use downstream::protocol::file::FILE_NAME_MAX;
+use downstream::protocol::{FileId, Label, MAX_TARGETS, MAX_TEXT, NameInvalid, RoomName, Target, UserName};
 
 use crate::net::trust::Fingerprint;
+use crate::store::FileRef;
 
 /// When to use colours. `Auto`: where the output is a terminal that shows them, unless `NO_COLOR` is set.
 // Without comments on the variants: clap would print a line for each in every help.
@@ -86,6 +91,24 @@ impl FromStr for MessageRef {
     }
 }
 
+/// A file: the server's number of it, or the message that speaks of it, as in `bob/17` and `#ops/3`.
+pub(super) fn file(text: &str) -> Result<FileRef, String> {
+    let number = |text: &str| read_number(text).filter(|number| *number > 0);
+    let found = match text.rsplit_once('/') {
+        None => number(text).map(|file| FileRef::Number(FileId(file))),
+        Some((target, id)) => match (Target::parse(target), number(id)) {
+            (Err(error), _) => return Err(error.to_string()),
+            (Ok(target), id) => id.map(|id| FileRef::Message(target, id)),
+        },
+    };
+    found.ok_or_else(|| "a file is named by its message, as in bob/17, or by the server's number of it".to_owned())
+}
+
+/// A number of bytes, as in `500MB` or `1GiB`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    text.parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| "a size is as in 500MB, 1GiB or 4096".to_owned())
+}
+
 pub(super) fn pin(text: &str) -> Result<Fingerprint, &'static str> {
     Fingerprint::parse(text)
         .ok_or("a fingerprint is sha256: and 64 hexadecimal digits, with or without colons between the bytes")
@@ -105,6 +128,36 @@ pub(super) fn one_line(text: &str) -> Result<String, String> {
         text if text.contains(['\n', '\r', '\0']) => Err("this must be one line, without a NUL".to_owned()),
         text if text.len() > MAX_TEXT => Err(format!("{} bytes; at most {MAX_TEXT}", text.len())),
         text => Ok(text.to_owned()),
+    }
+}
+
+/// The name of a file, as its receivers read it.
+pub(super) fn file_name(text: &str) -> Result<String, &'static str> {
+    match text {
+        "" => Err("a file has a name"),
+        text if text.len() > FILE_NAME_MAX => Err("a name has at most 255 bytes"),
+        text if text.contains('/') || text.contains(char::is_control) => {
+            Err("a name is no path, and has no control characters")
+        }
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// A media type: `type/subtype`, maybe with parameters.
+pub(super) fn media_type(text: &str) -> Result<String, &'static str> {
+    let fits = text.len() <= MIME_MAX && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    match text.split_once('/') {
+        Some((kind, rest)) if fits && !kind.is_empty() && !rest.is_empty() => Ok(text.to_owned()),
+        _ => Err("a media type is like text/plain, ASCII, at most 127 bytes"),
+    }
+}
+
+/// The server's number of a file, with or without the `file=` in front of it.
+pub(super) fn file_number(text: &str) -> Result<String, &'static str> {
+    let number = text.strip_prefix("file=").unwrap_or(text);
+    match Label::parse(number) {
+        Some(_) => Ok(number.to_owned()),
+        None => Err("it is the number behind file= in the server's answer"),
     }
 }
 

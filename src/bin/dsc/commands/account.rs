@@ -10,8 +10,8 @@ use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Row};
 use crate::net::{Connection, Endpoint};
-use crate::server::Server as _;
-use crate::session::{belongs_to, command, enter};
+use crate::server::{Server as _, command};
+use crate::session::{belongs_to, enter};
 use crate::store::{Status, Store};
 
 /// `dsc register`

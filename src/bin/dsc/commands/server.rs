@@ -8,8 +8,8 @@ use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Row};
 use crate::net::Connection;
+use crate::server::command;
 use crate::server::{Reply, Server as _};
-use crate::session::command;
 
 /// Pages of a list that are read: a million accounts. A server that always has more would never end.
 const PAGES_MAX: usize = 1000;

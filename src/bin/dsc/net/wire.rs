@@ -133,7 +133,10 @@ impl Wire {
     }
 
     /// Gives TLS what it takes, and the operating system what TLS has; whether any went.
-    fn flush(&mut self) -> Result<bool, Fault> {
+    ///
+    /// # Errors
+    /// [`Fault`]; the connection is of no use then.
+    pub(super) fn flush(&mut self) -> Result<bool, Fault> {
         let mut sent = false;
         while !self.deaf {
             self.feed()?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
-use crate::event::{Content, Mark, Message, Reply, Row};
+use crate::event::{Content, Mark, Message, Phase, Reply, Row};
 use crate::testing::golden;
 
 const NOW: u64 = 1_780_000_000_000; // 2026-05-28T20:26:40Z
@@ -53,6 +53,7 @@ fn messages() -> Vec<Event> {
             size: 1234,
             mime: "image/png".to_owned(),
             blob: "0".repeat(64),
+            file: None,
         },
         Content::React { author: "bob".to_owned(), msg_id: msg_id(), text: "+1".to_owned() },
         Content::Edit { msg_id: msg_id(), text: "hello".to_owned() },
@@ -65,6 +66,10 @@ fn messages() -> Vec<Event> {
     let (target, sender, time) = ("bob".to_owned(), "bob".to_owned(), some("2026-05-27T23:59:59.999Z"));
     let plain = message(text("hi"));
     messages.push(Message { target, sender, time, device: None, msg_id: None, encrypted: false, ..plain });
+    let (name, blob) = ("notes.txt".to_owned(), "0".repeat(64));
+    let file = Content::File { name, size: 0, mime: String::new(), blob, file: Some(7) };
+    let (target, sender) = ("bob".to_owned(), "bob".to_owned());
+    messages.push(Message { target, sender, device: None, msg_id: None, encrypted: false, ..message(file) });
     let own = message(text("hi"));
     messages.push(Message { target: "bob".to_owned(), own: true, id: None, time: None, ..own });
     // What a text may try.
@@ -91,6 +96,19 @@ fn rows() -> Vec<Row> {
     };
     let user =
         |presence: &str, since, text| Row::User { user: "bob".to_owned(), presence: presence.to_owned(), since, text };
+    let file = |name, mime, id, encrypted, partial| Row::File {
+        file: 7,
+        target: "#ops".to_owned(),
+        sender: "bob".to_owned(),
+        time: "2026-05-28T14:03:05.123Z".to_owned(),
+        name,
+        size: 1_234_567,
+        mime,
+        id,
+        blob: "0".repeat(64),
+        encrypted,
+        partial,
+    };
     let envelope = |form: &str| Row::Envelope {
         form: form.to_owned(),
         bytes: 543,
@@ -158,6 +176,9 @@ fn rows() -> Vec<Row> {
             }
             other => other,
         },
+        file(some("a\u{1b}b.png"), some("image/png"), Some(17), true, None),
+        file(some("notes.txt"), None, None, false, Some(65_536)),
+        file(None, None, None, true, None),
         envelope("link-request"),
         Row::Slot { device: device(), session: device(), born: some("2026-05-28T14:03:05.123Z"), previous: 0, n: 7 },
         Row::Slot { device: device(), session: device(), born: None, previous: 3, n: 0 },
@@ -189,6 +210,19 @@ fn events() -> Vec<Event> {
         device: "3f2a".to_owned(),
         count: 2,
     });
+    for (target, id, encrypted) in [("#ops", Some(17), true), ("bob", None, false)] {
+        events.push(Event::FileReceived {
+            target: target.to_owned(),
+            id,
+            file: 7,
+            path: "/home/alice/Downloads/a\u{202e}b.png".to_owned(),
+            size: 1_234_567,
+            blob: "0".repeat(64),
+            encrypted,
+        });
+    }
+    let (target, name) = ("#ops".to_owned(), "a\nb".to_owned());
+    events.push(Event::Progress { phase: Phase::Receiving, target, name, done: 65_536, size: Some(1_234_567) });
     events.push(Event::Reply(Reply {
         label: some("a1"),
         verb: "fetch".to_owned(),

@@ -5,9 +5,10 @@
 
 use anstyle::{AnsiColor, Style as Ansi};
 use downstream::protocol::Timestamp;
+use indicatif::DecimalBytes;
 
 use super::escape::line as escaped;
-use crate::event::{Content, Event, Mark, Message, Reply, Row};
+use crate::event::{Content, Event, Mark, Message, Phase, Reply, Row};
 
 /// How messages are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,12 @@ pub fn line(event: &Event, style: &Style) -> String {
             let again = if *duplicate { " (it was there already)" } else { "" };
             format!("sent {id} to {}: {how}{again}", style.paint(PLACE, &escaped(target)))
         }
+        Event::FileSent { target, name, size, id, encrypted, duplicate } => {
+            let how = if *encrypted { "end to end".to_owned() } else { style.paint(MARK, "[plain]") };
+            let again = if *duplicate { " (it was there already)" } else { "" };
+            let place = style.paint(PLACE, &escaped(target));
+            format!("sent {} ({}) as {id} to {place}: {how}{again}", escaped(name), DecimalBytes(*size))
+        }
         Event::Unreadable { target, sender, id, code, text } => {
             let number = id.map(|id| style.paint(ASIDE, &format!("{id} "))).unwrap_or_default();
             let place = style.paint(PLACE, &escaped(target));
@@ -75,6 +82,20 @@ pub fn line(event: &Event, style: &Style) -> String {
             format!("{}: {}", style.paint(PLACE, &escaped(target)), style.paint(MARK, &what))
         }
         Event::Row(row) => self::row(row, style),
+        Event::FileReceived { target, path, size, encrypted, .. } => {
+            let plain = if *encrypted { String::new() } else { format!(" {}", style.paint(MARK, "[plain]")) };
+            let target = style.paint(PLACE, &escaped(target));
+            format!("{target}: saved{plain} {} ({})", escaped(path), DecimalBytes(*size))
+        }
+        Event::Progress { phase, target, name, done, size } => {
+            let of = size.map(|size| format!(" of {size}")).unwrap_or_default();
+            let what = match phase {
+                Phase::Reading => "read",
+                Phase::Sending => "sent",
+                Phase::Receiving => "received",
+            };
+            format!("{}: {} {done}{of} bytes {what}", style.paint(PLACE, &escaped(target)), escaped(name))
+        }
         Event::Reply(reply) => self::reply(reply, style),
         Event::Server { kind, words, text } => {
             let words: String = words.iter().map(|word| format!(" {}", escaped(word))).collect();
@@ -128,6 +149,10 @@ fn message(message: &Message, style: &Style) -> String {
             .map(|mark| style.paint(if is_alarming(mark) { ALARM } else { MARK }, &format!("[{}]", mark_word(mark)))),
     );
     let (kind, said) = said(&message.content);
+    let kind = kind.map(|kind| match (&message.content, message.id, style.layout) {
+        (Content::File { .. }, Some(id), Layout::Full) => format!("{kind}: {}", get_file(&message.target, id)),
+        _ => kind,
+    });
     parts.extend(kind.map(|kind| style.paint(ASIDE, &format!("[{kind}]"))));
     let said = if said.is_empty() { said } else { format!(" {said}") };
     format!("{}>{said}", parts.join(" "))
@@ -138,13 +163,22 @@ fn said(content: &Content) -> (Option<String>, String) {
     match content {
         Content::Text { text } => (None, escaped(text)),
         Content::File { name, size, mime, .. } => {
-            (Some("file".to_owned()), format!("{} ({size} bytes, {})", escaped(name), escaped(mime)))
+            let mime = if mime.is_empty() { String::new() } else { format!(", {}", escaped(mime)) };
+            (Some("file".to_owned()), format!("{} ({}{mime})", escaped(name), DecimalBytes(*size)))
         }
         Content::React { author, msg_id, text } => {
             (Some(format!("to {} {}", escaped(author), short(msg_id))), escaped(text))
         }
         Content::Edit { msg_id, text } => (Some(format!("instead of {}", short(msg_id))), escaped(text)),
         Content::Delete { msg_id } => (Some(format!("takes back {}", short(msg_id))), String::new()),
+    }
+}
+
+/// What to type for a file, in front of the `>` where no sender can write.
+fn get_file(target: &str, id: u64) -> String {
+    match target.starts_with('#') {
+        true => format!("dsc get-file '{}/{id}'", escaped(target)),
+        false => format!("dsc get-file {}/{id}", escaped(target)),
     }
 }
 
@@ -233,6 +267,21 @@ fn row(row: &Row, style: &Style) -> String {
             ]);
             format!("{user}{}: {facts}", shown(server, " on ").unwrap_or_default())
         }
+        Row::File { file, target, sender, time, name: called, size, mime, id, encrypted, partial, .. } => {
+            let shown_name = called.as_ref().map_or_else(|| style.paint(MARK, "sealed"), |name| escaped(name));
+            let facts = facts(&[
+                Some(match partial {
+                    Some(done) => format!("{} of {} sent", DecimalBytes(*done), DecimalBytes(*size)),
+                    None => DecimalBytes(*size).to_string(),
+                }),
+                shown(&mime.clone().filter(|mime| !mime.is_empty()), ""),
+                when(called.is_none(), "its message was not opened here"),
+                id.map(|id| format!("message {id}")),
+                (!encrypted).then(|| style.paint(MARK, "plain")),
+            ]);
+            let time = style.time(time);
+            format!("{file} {time} {} {} {shown_name} ({facts})", name(PLACE, target), name(SENDER, sender))
+        }
         Row::Envelope { form, bytes, device, room, epoch, chain, n, slots } => {
             let facts = facts(&[
                 Some(format!("{bytes} bytes")),
@@ -255,6 +304,15 @@ fn row(row: &Row, style: &Style) -> String {
                 born,
             ]);
             format!("  slot {facts}")
+        }
+        Row::Transfer { transfer, direction, target, name: file, size, since, waits } => {
+            let facts = facts(&[
+                Some(format!("{} {}", escaped(direction), escaped(file))),
+                size.map(|size| DecimalBytes(size).to_string()),
+                Some(format!("begun {}", style.time(since))),
+                shown(waits, ""),
+            ]);
+            format!("{} {}: {facts}", escaped(transfer), name(PLACE, target))
         }
     }
 }

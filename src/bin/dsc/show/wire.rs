@@ -22,12 +22,20 @@ pub fn wire_line(event: &Event, me: &str) -> String {
             format!("* dsc missing {target} {sender} device={device} count={count}")
         }
         Event::Sent { target, id, .. } => format!("* dsc sent {target} id={id}"),
+        Event::FileSent { target, name, size, id, .. } => {
+            format!("* dsc file-sent {target} id={id} size={size} :{}", escaped(name))
+        }
         Event::Server { kind, words, text } => {
             let words: String = words.iter().map(|word| format!(" {}", escaped(word))).collect();
             let text = text.as_ref().map(|text| format!(" :{}", escaped(text))).unwrap_or_default();
             format!("* {}{words}{text}", escaped(kind))
         }
         Event::Row(row) => format!("* dsc row :{}", escaped(&format!("{row:?}"))),
+        Event::FileReceived { target, file, path, .. } => dsc("received", Some(&format!("{target} file={file}")), path),
+        Event::Progress { target, name, done, size, .. } => {
+            let size = size.map(|size| format!(" size={size}")).unwrap_or_default();
+            format!("* dsc progress {target} done={done}{size} :{}", escaped(name))
+        }
         Event::Reply(reply) => reply_lines(reply),
         Event::Error { exit, message, .. } => format!("* dsc error exit={exit} :{}", escaped(message)),
     }

@@ -4,7 +4,7 @@
 use downstream::e2e::error::Damaged;
 use downstream::e2e::inner::{Body, Inner, Plain};
 use downstream::e2e::name::{Address, DeviceId, Mark as Envelope, MsgId, User};
-use downstream::protocol::{Target, UserName};
+use downstream::protocol::{FileId, Target, UserName};
 use rusqlite::{OptionalExtension, Row as SqlRow, ToSql};
 use zeroize::Zeroizing;
 
@@ -19,6 +19,9 @@ use crate::event::Mark;
 /// Entries kept at most, the oldest go first: a scan of all of them takes some seconds, which bounds
 /// [`Tx::search`].
 pub const HISTORY_MAX: usize = 1_000_000;
+
+/// Entries that [`Tx::entries_of_blob`] gives, at most: one file sent to many conversations has one in each.
+pub const BLOB_MAX: usize = 1000;
 
 const TABLE: &str = "history";
 
@@ -59,6 +62,35 @@ pub enum What {
         /// The code: `cannot open (code)`.
         code: String,
     },
+    /// A file sent in clear: the server could read and change it.
+    File(PlainFile),
+}
+
+/// A file sent in clear, as the server speaks of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainFile {
+    /// The server's number of it.
+    pub file: FileId,
+    /// Its bytes.
+    pub size: u64,
+    /// Of all of them.
+    pub sha256: [u8; 32],
+    /// As its sender called it: a label, never a path.
+    pub name: String,
+}
+
+impl What {
+    /// SHA-256 of the bytes that the server has, where this speaks of a file.
+    pub fn blob(&self) -> Option<[u8; 32]> {
+        match self {
+            What::Sealed { inner, .. } => match Inner::parse(inner).ok()?.body {
+                Body::File(file) => Some(file.blob_id),
+                _ => None,
+            },
+            What::File(file) => Some(file.sha256),
+            What::Plain { .. } | What::Failed { .. } => None,
+        }
+    }
 }
 
 /// Where an entry went.
@@ -202,6 +234,16 @@ impl Tx<'_> {
         Ok(None)
     }
 
+    /// What was said of a file, by the SHA-256 of what the server has of it: the newest entries, at most
+    /// [`BLOB_MAX`]. Anybody can speak of another's file; who has the right key shows when it is opened.
+    ///
+    /// # Errors
+    /// [`StoreError::Sql`], [`StoreError::Damaged`].
+    pub fn entries_of_blob(&self, blob: &[u8; 32]) -> Result<Vec<Entry>, StoreError> {
+        let query = format!("SELECT {} FROM history WHERE blob = ?1 ORDER BY id DESC", Found::COLUMNS);
+        self.entries(&query, [self.blob_tag(blob)], |_| true, BLOB_MAX)
+    }
+
     /// A page of a conversation, by rising number: the first `limit` after a number, or else the last
     /// `limit` (before a number). What has no number is on no page.
     ///
@@ -324,6 +366,10 @@ impl Tx<'_> {
         self.vault.tag("message", &[user.as_str().as_bytes(), &device.0, &msg.0])
     }
 
+    fn blob_tag(&self, blob: &[u8; 32]) -> Tag {
+        self.vault.tag("blob", &[blob])
+    }
+
     fn put(
         &mut self,
         id: i64,
@@ -338,17 +384,18 @@ impl Tx<'_> {
                 (Ok(user), Ok(inner)) => Some(self.message_tag(&user, *device, inner.msg_id)),
                 _ => return Err(StoreError::damaged("what was to be written is no inner message")),
             },
-            What::Plain { .. } | What::Failed { .. } => None,
+            What::Plain { .. } | What::Failed { .. } | What::File(_) => None,
         };
+        let blob = entry.what.blob().map(|blob| self.blob_tag(&blob));
         let time = column(Some(entry.time_ms), 0);
         let sealed = self.vault.seal(TABLE, id, &write_entry(entry, conversation, number))?;
         let mut upsert = self.sql.prepare_cached(
-            "INSERT INTO history(id, conversation, number, time, message, envelope, sealed)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO history(id, conversation, number, time, message, envelope, sealed, blob)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT(id) DO UPDATE SET number = excluded.number, time = excluded.time, message = excluded.message,
-                                           envelope = excluded.envelope, sealed = excluded.sealed",
+                                           envelope = excluded.envelope, sealed = excluded.sealed, blob = excluded.blob",
         )?;
-        let params: [&dyn ToSql; 7] = [&id, &conversation, &number, &time, &message, &envelope, &sealed];
+        let params: [&dyn ToSql; 8] = [&id, &conversation, &number, &time, &message, &envelope, &sealed, &blob];
         upsert.execute(params)?;
         Ok(())
     }
@@ -376,6 +423,7 @@ fn text(entry: &Entry) -> Option<String> {
     match &entry.what {
         What::Plain { text } => Some(text.clone()),
         What::Failed { .. } => None,
+        What::File(file) => Some(file.name.clone()),
         What::Sealed { inner, .. } => match Inner::parse(inner).ok()?.body {
             Body::Text(text) | Body::Change { text, .. } => Some(text),
             Body::File(file) => Some(file.name),
@@ -397,6 +445,9 @@ fn write_entry(entry: &Entry, conversation: i64, number: Option<i64>) -> Zeroizi
         What::Sealed { device, inner } => row.byte(1).array(&device.0).bytes(inner),
         What::Plain { text } => row.byte(2).text(text),
         What::Failed { code } => row.byte(3).text(code),
+        What::File(PlainFile { file, size, sha256, name }) => {
+            row.byte(4).number(file.0).number(*size).array(sha256).text(name)
+        }
     }
     .done()
 }
@@ -412,6 +463,12 @@ fn read_entry(plain: &[u8], found: &Found) -> Result<Entry, Damaged> {
         1 => What::Sealed { device: DeviceId(fields.array()?), inner: plain_inner(fields.bytes()?)? },
         2 => What::Plain { text: fields.text()?.to_owned() },
         3 => What::Failed { code: fields.text()?.to_owned() },
+        4 => What::File(PlainFile {
+            file: FileId(fields.number()?),
+            size: fields.number()?,
+            sha256: fields.array()?,
+            name: fields.text()?.to_owned(),
+        }),
         _ => return Err(Damaged),
     };
     fields.end()?;
@@ -460,6 +517,30 @@ fn mark_of(code: u8) -> Result<Mark, Damaged> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What was written once is read for ever.
+    #[test]
+    fn a_file_in_clear_is_written_as_ever() {
+        let file = PlainFile { file: FileId(7), size: 300, sha256: [9; 32], name: "a.txt".to_owned() };
+        let entry = Entry {
+            target: Target::parse("#ops").unwrap(),
+            id: Some(5),
+            time_ms: 6,
+            sender: UserName::parse("bob").unwrap(),
+            what: What::File(file),
+            marks: vec![Mark::Plain],
+        };
+        let frozen = [
+            "000000000000000200000008000000000000000500000004236f7073".to_owned(),
+            "00000003626f6200000000000000060000000101040000000000000007000000000000012c".to_owned(),
+            "09".repeat(32),
+            "00000005612e747874".to_owned(),
+        ];
+        let row = write_entry(&entry, 2, Some(5));
+        assert_eq!(downstream::e2e::armour::hex(&row), frozen.concat());
+        let found = Found { id: 1, conversation: 2, number: Some(5), time: 6, sealed: Vec::new() };
+        assert_eq!(read_entry(&row, &found), Ok(entry));
+    }
 
     #[test]
     fn every_mark_has_its_own_number() {

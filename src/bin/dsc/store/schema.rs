@@ -16,7 +16,7 @@ use super::rows::Single;
 use super::vault::Vault;
 
 /// Entry `n` takes a store from version `n` to `n + 1`.
-pub(super) const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+pub(super) const MIGRATIONS: [&str; 2] = [include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
 
 /// The version that this program reads and writes.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;

@@ -1,4 +1,7 @@
-//! A server of a few maps, and people who use it.
+//! A server of a few maps, and people who use it. One file for the server's maps and the people: each test
+//! uses both.
+
+mod files;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +13,11 @@ use downstream::e2e::keyslot::Cost;
 use downstream::e2e::link::Code;
 use downstream::e2e::name::User;
 use downstream::e2e::sign::SignKey;
-use downstream::protocol::{Target, Timestamp, UserName};
+use downstream::protocol::{Request, Target, Timestamp, UserName};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
+use self::files::Stored;
 use crate::app::{Client, Content, Delivered, Reading};
 use crate::error::Failure;
 use crate::event::Event;
@@ -46,15 +51,33 @@ struct Room {
     roster: Vec<String>,
 }
 
+/// A line of a log.
+#[derive(Clone)]
+struct Logged {
+    target: String,
+    sender: String,
+    what: What,
+}
+
+#[derive(Clone)]
+enum What {
+    Body(String),
+    File(usize),
+}
+
 #[derive(Default)]
 struct Maps {
     accounts: BTreeMap<String, Account>,
     rooms: BTreeMap<String, Room>,
-    logs: BTreeMap<String, Vec<(String, String, String)>>,
+    logs: BTreeMap<String, Vec<Logged>>,
+    files: Vec<Stored>,
     next_signal: u64,
     questions: Vec<String>,
-    lose_answer: Option<String>,
-    lose_question: Option<String>,
+    /// Before which command the connection is lost, and after how many of its kind; and so after which.
+    lose_answer: Option<(String, usize)>,
+    lose_question: Option<(String, usize)>,
+    /// What the next command of a kind is refused with.
+    refuse: Option<(String, String)>,
     hide_signals: bool,
     corrupt: bool,
 }
@@ -86,7 +109,17 @@ impl Maps {
     }
 
     fn answer(&mut self, me: &str, line: &str) -> Answer {
-        self.questions.push(line.to_owned());
+        self.questions.push(line.chars().take(200).collect());
+        if let Some((_, code)) = self.refuse.take_if(|(verb, _)| line.starts_with(verb.as_str())) {
+            let verb = line.trim_start_matches('/').split(' ').next().unwrap();
+            let key = if matches!(code.as_str(), "busy" | "rate-limited") { "retry-after" } else { "max" };
+            return Self::err(verb, &code, &[(key, "1".to_owned())]);
+        }
+        if let Ok(request) = downstream::protocol::request::parse(line).unwrap_or(Ok(Request::Quit))
+            && let Some(answer) = self.files(me, &request)
+        {
+            return answer;
+        }
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {
             ["/keys", "put", base64] => self.put(me, base64),
@@ -135,8 +168,7 @@ impl Maps {
                     options.iter().find_map(|o| o.strip_prefix("after=")).map_or(0, |n| n.parse().unwrap());
                 let log = self.logs.get(&pair(me, target)).cloned().unwrap_or_default();
                 let rows = (1..).zip(log).filter(|(id, _)| *id > after);
-                let rows =
-                    rows.map(|(id, (to, from, body))| format!("msg {id} {} {to} {from} :{body}", Self::time(id)));
+                let rows = rows.map(|(id, line)| self.row(id, &line));
                 Self::ok(rows.collect(), &[("more", "no".into())])
             }
             ["/unread", "all"] => {
@@ -151,7 +183,7 @@ impl Maps {
                     };
                     let last = lines.len() as u64;
                     let first = read.get(log).copied().unwrap_or(0) + 1;
-                    let unread = |(id, (_, from, _)): &(u64, &(String, String, String))| *id >= first && from != me;
+                    let unread = |(id, line): &(u64, &Logged)| *id >= first && line.sender != me;
                     let count = (1..).zip(lines).filter(unread).count();
                     rows.push(format!("unread {target} count={count} first={first} last={last}"));
                 }
@@ -308,14 +340,43 @@ impl Maps {
             body = armour::body(&raw);
         }
         let log = self.logs.entry(pair(me, target)).or_default();
-        log.push((target.to_owned(), me.to_owned(), body));
+        log.push(Logged { target: target.to_owned(), sender: me.to_owned(), what: What::Body(body) });
         Self::ok(Vec::new(), &[("id", log.len().to_string())])
+    }
+
+    /// A line of a log as a row.
+    fn row(&self, id: u64, line: &Logged) -> String {
+        let Logged { target, sender, what } = line;
+        let time = Self::time(id);
+        match what {
+            What::Body(body) => format!("msg {id} {time} {target} {sender} :{body}"),
+            What::File(at) => {
+                let Stored { name, size, sha256, .. } = &self.files[*at];
+                let sha256 = armour::hex(sha256);
+                format!("file {id} {time} {target} {sender} file={} size={size} sha256={sha256} :{name}", at + 1)
+            }
+        }
     }
 }
 
 impl World {
     pub(super) fn bodies(&self) -> Vec<String> {
-        self.0.borrow().logs.values().flatten().map(|(_, _, body)| body.clone()).collect()
+        let body = |line: &Logged| match &line.what {
+            What::Body(body) => Some(body.clone()),
+            What::File(_) => None,
+        };
+        self.0.borrow().logs.values().flatten().filter_map(body).collect()
+    }
+
+    /// The bytes of every file that is whole and was not dropped.
+    pub(super) fn files(&self) -> Vec<Vec<u8>> {
+        let maps = self.0.borrow();
+        maps.files.iter().filter(|file| !file.dropped && file.id.is_some()).map(|file| file.bytes.clone()).collect()
+    }
+
+    /// Changes the bytes that the server has of a file, as a disk or an attacker would.
+    pub(super) fn damage_file(&self, file: usize, change: impl FnOnce(&mut Vec<u8>)) {
+        change(&mut self.0.borrow_mut().files[file - 1].bytes);
     }
 
     pub(super) fn questions(&self) -> Vec<String> {
@@ -327,11 +388,26 @@ impl World {
     }
 
     pub(super) fn lose_next_answer(&self, verb: &str) {
-        self.0.borrow_mut().lose_answer = Some(verb.to_owned());
+        self.lose_answer_after(verb, 0);
+    }
+
+    /// Loses the connection before the answer to a command, when so many of its kind have been answered.
+    pub(super) fn lose_answer_after(&self, verb: &str, count: usize) {
+        self.0.borrow_mut().lose_answer = Some((verb.to_owned(), count));
     }
 
     pub(super) fn lose_next_question(&self, verb: &str) {
-        self.0.borrow_mut().lose_question = Some(verb.to_owned());
+        self.lose_question_after(verb, 0);
+    }
+
+    /// The same before the command has come.
+    pub(super) fn lose_question_after(&self, verb: &str, count: usize) {
+        self.0.borrow_mut().lose_question = Some((verb.to_owned(), count));
+    }
+
+    /// Refuses the next command that begins so.
+    pub(super) fn refuse_next(&self, verb: &str, code: &str) {
+        self.0.borrow_mut().refuse = Some((verb.to_owned(), code.to_owned()));
     }
 
     pub(super) fn hide_signals(&self, hide: bool) {
@@ -367,6 +443,20 @@ impl World {
     }
 }
 
+/// Whether the connection is to be lost now; counts what comes before.
+fn is_due(when: &mut Option<(String, usize)>, command: &str) -> bool {
+    if let Some((verb, count)) = when
+        && command.starts_with(verb.as_str())
+    {
+        if *count == 0 {
+            *when = None;
+            return true;
+        }
+        *count -= 1;
+    }
+    false
+}
+
 struct Line {
     world: World,
     me: String,
@@ -378,13 +468,11 @@ impl Server for Line {
         let mut answers = Vec::new();
         for command in commands {
             let mut maps = self.world.0.borrow_mut();
-            if maps.lose_question.as_ref().is_some_and(|verb| command.starts_with(verb.as_str())) {
-                maps.lose_question = None;
+            if is_due(&mut maps.lose_question, command) {
                 return lost();
             }
             let answer = maps.answer(&self.me, command);
-            if maps.lose_answer.as_ref().is_some_and(|verb| command.starts_with(verb.as_str())) {
-                maps.lose_answer = None;
+            if is_due(&mut maps.lose_answer, command) {
                 return lost();
             }
             answers.push(answer);
@@ -409,7 +497,7 @@ impl Server for Nobody {
 pub(super) struct Person {
     store: Store,
     line: Line,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Person {
@@ -425,7 +513,7 @@ impl Person {
             })
             .unwrap();
         world.0.borrow_mut().accounts.entry(name.to_owned()).or_default();
-        Person { store, line: Line { world: world.clone(), me: name.to_owned() }, _home: home }
+        Person { store, line: Line { world: world.clone(), me: name.to_owned() }, home }
     }
 
     pub(super) fn begin(world: &World, name: &str) -> Person {
@@ -470,6 +558,11 @@ impl Person {
         let user = User::parse(&self.line.me).unwrap();
         let keys = crate::app::new_keys(&account, &user, None).unwrap();
         self.store.transact(|tx| tx.begin(keys.state, Some(account))).unwrap();
+    }
+
+    /// A path beside the home, for files of the person's own; the home itself is `dsc`.
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.home.path().join(name)
     }
 
     /// How many devices this one keeps a row of.

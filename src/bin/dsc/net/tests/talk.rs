@@ -133,6 +133,111 @@ fn commands_are_pipelined_and_answered_in_order() {
 }
 
 #[test]
+fn a_transfer_keeps_a_window_full_and_holds_no_more() {
+    const COUNT: usize = 300;
+    let body = "x".repeat(87_000);
+    let (mut connection, fake) = connected(|peer| {
+        let (label, _) = peer.command();
+        peer.say(&format!("OK login@{label}\n"));
+        let mut waiting: Vec<(String, String)> = Vec::new();
+        let mut bytes = 0;
+        // As many come unasked as the bytes of the window allow.
+        while bytes < dialogue::WINDOW_BYTES {
+            let command = peer.command();
+            bytes += command.1.len();
+            waiting.push(command);
+        }
+        assert!(waiting.len() < dialogue::WINDOW);
+        for n in 0..COUNT {
+            let (label, line) = waiting.remove(0);
+            assert!(line.starts_with(&format!("/chunk {n} x")));
+            // Each answer is as long as a piece of a file that is read.
+            peer.say(&format!("- row {}\nOK chunk@{label} n={n}\n", "y".repeat(250_000)));
+            if n + waiting.len() + 1 < COUNT {
+                waiting.push(peer.command());
+            }
+        }
+        let (label, _) = peer.command();
+        peer.say(&format!("OK ping@{label}\n"));
+        peer.wait_for_end();
+    });
+    connection.ask("/login a b").unwrap().reply.unwrap();
+    connection.ignore_events();
+    let (mut made, mut taken) = (0, 0);
+    let mut next = || {
+        made += 1;
+        Ok((made <= COUNT).then(|| format!("/chunk {} {body}", made - 1)))
+    };
+    let mut take = |answer: Answer| {
+        assert_eq!(answer.reply.unwrap().key("n"), Some(taken.to_string().as_str()));
+        taken += 1;
+        Ok(())
+    };
+    connection.stream(&mut next, &mut take).unwrap();
+    assert_eq!(taken, COUNT);
+    assert!(connection.ask("/ping").unwrap().reply.is_ok());
+    drop(connection);
+    fake.finish();
+}
+
+#[test]
+fn a_transfer_that_fails_leaves_a_connection_that_works() {
+    for fails_in_next in [true, false] {
+        let (mut connection, fake) = connected(|peer| {
+            loop {
+                let (label, line) = peer.command();
+                if line.starts_with("/quit") {
+                    break;
+                }
+                peer.say(&format!("OK ping@{label} :{line}\n"));
+            }
+        });
+        let (mut made, mut taken) = (0, 0);
+        let why = || Failure::failed("the source has changed");
+        let mut next = || {
+            made += 1;
+            if fails_in_next && made > 100 { Err(why()) } else { Ok(Some(format!("/ping {made}"))) }
+        };
+        let mut take = |_: Answer| {
+            taken += 1;
+            if !fails_in_next && taken == 10 { Err(why()) } else { Ok(()) }
+        };
+        assert_eq!(connection.stream(&mut next, &mut take), Err(why()));
+        assert!(if fails_in_next { (36..=100).contains(&taken) } else { taken == 10 }, "{taken}");
+        let answer = connection.ask("/ping last").unwrap();
+        assert_eq!(answer.reply.unwrap().text.as_deref(), Some("/ping last"));
+        connection.ask("/quit").unwrap_err();
+        fake.finish();
+    }
+}
+
+#[test]
+fn a_transfer_notices_that_the_connection_is_lost() {
+    let (mut connection, fake) = connected(|peer| {
+        for _ in 0..3 {
+            let (label, _) = peer.command();
+            peer.say(&format!("OK ping@{label}\n"));
+        }
+        peer.cut();
+    });
+    let mut taken = 0;
+    let mut take = |_: Answer| {
+        taken += 1;
+        Ok(())
+    };
+    let failure = connection.stream(&mut || Ok(Some("/ping".to_owned())), &mut take).unwrap_err();
+    assert_eq!((failure.exit, taken), (Exit::Network, 3));
+    let mut made = 0;
+    let mut next = || {
+        made += 1;
+        Ok(Some("/ping".to_owned()))
+    };
+    assert_eq!(connection.stream(&mut next, &mut |_| Ok(())).unwrap_err().exit, Exit::Network);
+    assert_eq!(made, 0);
+    fake.finish();
+}
+
+#[test]
 fn refusals_of_both_sides_keep_their_places() {
     let (mut connection, fake) = connected(|peer| {
         for reply in ["OK ping@LABEL :a", "ERR msg@LABEL no-such-user :nobody", "OK ping@LABEL :b"] {

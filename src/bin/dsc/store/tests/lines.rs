@@ -1,7 +1,7 @@
 //! History, outbox and lines that wait.
 
 use downstream::e2e::name::{Mark as Envelope, RoomId};
-use downstream::protocol::PostKey;
+use downstream::protocol::{FileId, PostKey};
 use proptest::prelude::*;
 
 use super::*;
@@ -32,7 +32,9 @@ fn ids(entries: &[Entry]) -> Vec<u64> {
 #[test]
 fn every_kind_of_entry_comes_back() {
     let (home, mut store) = fresh();
-    let entries = [entry("bob", 1, "hällo"), plain("bob", 2, "open"), failed("bob", 3), plain("#ops", 2, "")];
+    let file = PlainFile { file: FileId(7), size: 1 << 40, sha256: [9; 32], name: "a ☃".into() };
+    let file = Entry { what: What::File(file), ..plain("#ops", 5, "") };
+    let entries = [entry("bob", 1, "hällo"), plain("bob", 2, "open"), failed("bob", 3), plain("#ops", 2, ""), file];
     for entry in &entries {
         assert_eq!(store.transact(|tx| tx.record(entry.clone())).unwrap(), Recorded::New);
     }
@@ -42,6 +44,9 @@ fn every_kind_of_entry_comes_back() {
         assert_eq!(other.transact(|tx| tx.entry(&entry.target, id)).unwrap(), Some(entry));
     }
     assert_eq!(other.transact(|tx| tx.entry(&target("bob"), 4)).unwrap(), None);
+    assert_eq!(ids(&other.transact(|tx| tx.entries_of_blob(&[9; 32])).unwrap()), [5]);
+    assert_eq!(ids(&other.transact(|tx| tx.entries_of_blob(&[8; 32])).unwrap()), [0; 0]);
+    assert_eq!(ids(&other.transact(|tx| tx.search(&["☃".into()], None, 9)).unwrap()), [5]);
     assert_eq!(other.transact(|tx| tx.entry(&target("carol"), 1)).unwrap(), None);
     assert_eq!(other.transact(|tx| tx.entry(&target("bob"), u64::MAX)).unwrap(), None);
 }
