@@ -4,7 +4,7 @@ use downstream::e2e::armour;
 use downstream::protocol::{FileId, Request};
 use sha2::{Digest as _, Sha256};
 
-use super::{Logged, Maps, What, pair};
+use super::{Logged, Maps, What, World, pair};
 use crate::server::Answer;
 
 /// A file; its number is its place, from 1.
@@ -155,5 +155,30 @@ impl Maps {
             keys.extend([("done", "yes".to_owned()), ("id", id.to_string())]);
         }
         Self::ok(Vec::new(), &keys)
+    }
+}
+
+impl World {
+    /// Has the server claim another size of a file.
+    pub(in crate::app::tests) fn claim_size(&self, file: usize, size: u64) {
+        self.0.borrow_mut().files[file - 1].size = size;
+    }
+
+    /// Puts a file into a conversation, whole, as somebody by hand would.
+    pub(in crate::app::tests) fn put_file(&self, sender: &str, target: &str, name: &str, bytes: &[u8]) -> usize {
+        let mut maps = self.0.borrow_mut();
+        maps.files.push(Stored {
+            sender: sender.to_owned(),
+            target: target.to_owned(),
+            name: name.to_owned(),
+            size: bytes.len() as u64,
+            sha256: Sha256::digest(bytes).into(),
+            bytes: Vec::new(),
+            id: None,
+            dropped: false,
+        });
+        let at = maps.files.len() - 1;
+        maps.grown("chunk", at, bytes);
+        at + 1
     }
 }
