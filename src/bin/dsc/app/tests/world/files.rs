@@ -124,7 +124,7 @@ impl Maps {
     }
 
     /// A file that gets bytes, and is finished by the last.
-    fn grown(&mut self, verb: &str, at: usize, bytes: &[u8]) -> Answer {
+    pub(super) fn grown(&mut self, verb: &str, at: usize, bytes: &[u8]) -> Answer {
         let file = &mut self.files[at];
         file.bytes.extend_from_slice(bytes);
         let mut keys = vec![("file", (at + 1).to_string()), ("offset", file.bytes.len().to_string())];
