@@ -14,7 +14,6 @@ use downstream::e2e::link::Code;
 use downstream::e2e::name::User;
 use downstream::e2e::sign::SignKey;
 use downstream::protocol::{Request, Target, Timestamp, UserName};
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use self::files::Stored;
