@@ -109,6 +109,15 @@ fn rows() -> Vec<Row> {
         encrypted,
         partial,
     };
+    let transfer = |direction: &str, size, waits| Row::Transfer {
+        transfer: "0001020304050607".to_owned(),
+        direction: direction.to_owned(),
+        target: "#ops".to_owned(),
+        name: "a\u{1b}b.png".to_owned(),
+        size,
+        since: "2026-05-28T14:03:05.123Z".to_owned(),
+        waits,
+    };
     let envelope = |form: &str| Row::Envelope {
         form: form.to_owned(),
         bytes: 543,
@@ -179,6 +188,8 @@ fn rows() -> Vec<Row> {
         file(some("a\u{1b}b.png"), some("image/png"), Some(17), true, None),
         file(some("notes.txt"), None, None, false, Some(65_536)),
         file(None, None, None, true, None),
+        transfer("sending", Some(1_234_567), some("for `dsc encode`")),
+        transfer("receiving", None, None),
         envelope("link-request"),
         Row::Slot { device: device(), session: device(), born: some("2026-05-28T14:03:05.123Z"), previous: 0, n: 7 },
         Row::Slot { device: device(), session: device(), born: None, previous: 3, n: 0 },
@@ -210,6 +221,10 @@ fn events() -> Vec<Event> {
         device: "3f2a".to_owned(),
         count: 2,
     });
+    for (encrypted, duplicate) in [(true, false), (false, true)] {
+        let (target, name) = ("bob".to_owned(), "a\u{202e}b.png".to_owned());
+        events.push(Event::FileSent { target, name, size: 1_234_567, id: 18, encrypted, duplicate });
+    }
     for (target, id, encrypted) in [("#ops", Some(17), true), ("bob", None, false)] {
         events.push(Event::FileReceived {
             target: target.to_owned(),
