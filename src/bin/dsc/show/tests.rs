@@ -118,6 +118,15 @@ fn rows() -> Vec<Row> {
         encrypted,
         partial,
     };
+    let transfer = |direction: &str, size, waits| Row::Transfer {
+        transfer: "0001020304050607".to_owned(),
+        direction: direction.to_owned(),
+        target: "#ops".to_owned(),
+        name: "a\u{1b}b.png".to_owned(),
+        size,
+        since: "2026-05-28T14:03:05.123Z".to_owned(),
+        waits,
+    };
     let envelope = |form: &str| Row::Envelope {
         form: form.to_owned(),
         bytes: 543,
@@ -188,6 +197,8 @@ fn rows() -> Vec<Row> {
         file(some("a\u{1b}b.png"), some("image/png"), Some(17), true, None),
         file(some("notes.txt"), None, None, false, Some(65_536)),
         file(None, None, None, true, None),
+        transfer("sending", Some(1_234_567), some("for `dsc encode`")),
+        transfer("receiving", None, None),
         envelope("link-request"),
         transfer("sending", Some(1_234_567), some("for `dsc encode`")),
         transfer("receiving", None, None),
