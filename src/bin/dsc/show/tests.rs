@@ -96,6 +96,15 @@ fn rows() -> Vec<Row> {
     };
     let user =
         |presence: &str, since, text| Row::User { user: "bob".to_owned(), presence: presence.to_owned(), since, text };
+    let transfer = |direction: &str, size, waits| Row::Transfer {
+        transfer: "3078a3f5e9296d77".to_owned(),
+        direction: direction.to_owned(),
+        target: "#ops".to_owned(),
+        name: "a\nb".to_owned(),
+        size,
+        since: "2026-05-28T14:03:05.123Z".to_owned(),
+        waits,
+    };
     let file = |name, mime, id, encrypted, partial| Row::File {
         file: 7,
         target: "#ops".to_owned(),
@@ -191,6 +200,8 @@ fn rows() -> Vec<Row> {
         transfer("sending", Some(1_234_567), some("for `dsc encode`")),
         transfer("receiving", None, None),
         envelope("link-request"),
+        transfer("sending", Some(1_234_567), some("for `dsc encode`")),
+        transfer("receiving", None, None),
         Row::Slot { device: device(), session: device(), born: some("2026-05-28T14:03:05.123Z"), previous: 0, n: 7 },
         Row::Slot { device: device(), session: device(), born: None, previous: 3, n: 0 },
     ]
