@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use downstream::protocol::UserName;
 
-use super::download::{Begun, Fetching, To};
+use super::download::{Fetching, To};
 use super::take::After;
 use super::{Client, notice};
 use crate::error::Failure;
-use crate::event::Event;
 use crate::folder::Folder;
 use crate::store::{Entry, Save, Tx, What};
 
@@ -80,44 +79,42 @@ impl Saver {
         } else if took > STEP * 2 {
             self.step = (self.step / 2).max(least);
         }
-        let ended = match moved {
-            Ok(None) => return Ok(true),
-            Ok(Some(event)) => Ok(event),
-            Err(failure) => Err(failure),
-        };
-        let save = save.clone();
-        self.end(client, &save, ended)
+        match moved {
+            Ok(false) => Ok(true),
+            Ok(true) => {
+                self.work = None;
+                Ok(true)
+            }
+            Err(failure) => {
+                let save = save.clone();
+                self.pass_over(client, &save, failure)
+            }
+        }
     }
 
     fn begin(&mut self, client: &mut Client<'_>) -> Result<bool, Failure> {
         let Some(save) = client.transact(|tx| Ok(tx.saves().into_iter().next()))? else { return Ok(false) };
         match client.begin_download(&save.wanted, &self.to, Some((&save, self.most))) {
-            Ok(Begun::Fetching(work)) => {
-                self.work = Some((save, work));
+            Ok(work) => {
+                self.work = work.map(|work| (save, work));
                 Ok(true)
             }
-            Ok(Begun::Done(event)) => self.end(client, &save, Ok(Some(event))),
-            Err(failure) => self.end(client, &save, Err(failure)),
+            Err(failure) => self.pass_over(client, &save, failure),
         }
     }
 
-    fn end(
-        &mut self,
-        client: &mut Client<'_>,
-        save: &Save,
-        ended: Result<Option<Event>, Failure>,
-    ) -> Result<bool, Failure> {
-        let event = match ended {
-            Ok(event) => event,
-            Err(failure) if failure.is_passing() || failure.is_closed() => return Err(failure),
-            Err(failure) => {
-                let why = failure.hint.iter().fold(failure.message.clone(), |why, hint| format!("{why}; {hint}"));
-                Some(notice("not-saved", None, format!("{} is not saved: {why}", save.wanted)))
-            }
-        };
+    /// Says why a file is not saved, and waits for it no longer.
+    fn pass_over(&mut self, client: &mut Client<'_>, save: &Save, failure: Failure) -> Result<bool, Failure> {
+        if failure.is_passing() || failure.is_closed() {
+            return Err(failure);
+        }
         self.work = None;
-        client.transact(|tx| Ok(tx.drop_save(save)))?;
-        event.map_or(Ok(()), |event| client.say(&event))?;
+        client.transact(|tx| {
+            tx.drop_save(save);
+            Ok(())
+        })?;
+        let why = failure.hint.iter().fold(failure.message.clone(), |why, hint| format!("{why}; {hint}"));
+        client.say(&notice("not-saved", None, format!("{} is not saved: {why}", save.wanted)))?;
         Ok(true)
     }
 }
