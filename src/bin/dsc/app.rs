@@ -18,6 +18,7 @@ mod link;
 mod live;
 mod receive;
 mod rooms;
+mod save;
 mod send;
 mod shown;
 mod take;
@@ -26,7 +27,7 @@ mod tests;
 mod upload;
 
 pub(crate) use self::deliver::Delivered;
-pub(crate) use self::download::{Begun, Fetching, PIECE, To};
+pub(crate) use self::download::{Begun, Fetching, To};
 pub(crate) use self::filter::ByHand;
 pub(crate) use self::identity::{
     Number, draw_account, looks_like_words, number_of, own_number, seed_from_words, seed_words,
@@ -35,6 +36,7 @@ pub(crate) use self::keys::{new_keys, publish_lines};
 pub(crate) use self::link::LOOK_EVERY;
 pub(crate) use self::receive::{Reading, account as own_name};
 pub(crate) use self::rooms::Member;
+pub(crate) use self::save::Saver;
 pub(crate) use self::send::Content;
 pub(crate) use self::shown::{entry_event, message_of_row};
 pub(crate) use self::upload::{Origin, Sending, Work};

@@ -89,7 +89,7 @@ pub struct Options {
 pub const GROUPS: [(&str, &[&str]); 8] = [
     ("Account", &["register", "login", "logout", "passwd", "whoami"]),
     ("Messages", &["send", "fetch", "tail", "unread", "search", "react", "edit", "delete", "resend"]),
-    ("Files", &["send-file", "resume"]),
+    ("Files", &["send-file", "files", "get-file", "resume"]),
     (
         "Rooms",
         &["rooms", "create", "join", "leave", "members", "invite", "kick", "ban", "unban", "op", "deop", "topic"],

@@ -1,6 +1,7 @@
 //! What each command does: one function each, one file a topic, and the one table from names to functions.
 
 pub mod account;
+mod download;
 mod filter;
 pub mod inspect;
 pub mod local;
@@ -38,12 +39,14 @@ pub fn run(ctx: &mut Context, command: Command) -> Result<(), Failure> {
         Command::Man { command } => local::man(ctx, command.as_deref()),
         Command::Send(send) => talk::send(ctx, &send),
         Command::Fetch(fetch) => talk::fetch(ctx, &fetch),
-        Command::Tail { targets } => talk::tail(ctx, &targets),
+        Command::Tail(tail) => talk::tail(ctx, &tail),
         Command::Search(search) => talk::search(ctx, &search),
         Command::React { message, text } => talk::change(ctx, ChangeKind::React, &message, &text),
         Command::Edit { message, text } => talk::change(ctx, ChangeKind::Edit, &message, &text),
         Command::Delete { message } => talk::change(ctx, ChangeKind::Delete, &message, &[]),
         Command::SendFile(file) => upload::send_file(ctx, &file),
+        Command::Files { target } => download::files(ctx, target.as_ref()),
+        Command::GetFile(file) => download::get_file(ctx, &file),
         Command::Resume(resume) => transfer::resume(ctx, &resume),
         Command::Encode(file) => upload::encode(ctx, &file),
         Command::Resend => talk::resend(ctx),

@@ -92,6 +92,14 @@ impl Context {
         self.options.ca.as_deref().or(self.settings.ca.as_deref())
     }
 
+    /// Where files go: what the settings say, else the person's own folder for that, else one beside where dsc
+    /// was called.
+    pub fn downloads(&self) -> PathBuf {
+        let set = self.settings.downloads.clone();
+        // A file that says where folders are and cannot be read says nothing.
+        set.or_else(|| xdg_user::downloads().ok().flatten()).unwrap_or_else(|| PathBuf::from("downloads"))
+    }
+
     /// Keeps server and account in the settings, so that no other command needs to be told.
     ///
     /// # Errors

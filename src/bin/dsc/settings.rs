@@ -38,6 +38,8 @@ pub struct Settings {
     pub ca: Option<PathBuf>,
     /// For how many days opened messages are kept in the sealed history; 0 keeps none.
     pub history_days: u32,
+    /// Where files go that are got.
+    pub downloads: Option<PathBuf>,
 }
 
 /// A key of the file, for its errors and for the documents.
@@ -54,7 +56,7 @@ pub struct Key {
 }
 
 /// Every key.
-pub const KEYS: [Key; 5] = [
+pub const KEYS: [Key; 6] = [
     Key {
         name: "server",
         allowed: "HOST, HOST:PORT or [IPV6]:PORT",
@@ -78,14 +80,27 @@ pub const KEYS: [Key; 5] = [
         name: "history_days",
         allowed: "0 to 36500 days; 0 keeps no history",
         default: "365",
-        about: "how long opened messages stay in the sealed history, which `search` reads",
+        about: "how long opened messages stay in the sealed history, which `search` and `get-file` read",
+    },
+    Key {
+        name: "downloads",
+        allowed: "a path, from the home if it is relative",
+        default: "the download folder of the desktop, else `downloads` where dsc is called",
+        about: "the folder into which `get-file` puts files",
     },
 ];
 
 impl Settings {
     /// What holds without a file.
     pub fn defaults() -> Settings {
-        Settings { server: None, user: None, color: ColorChoice::Auto, ca: None, history_days: HISTORY_DAYS }
+        Settings {
+            server: None,
+            user: None,
+            color: ColorChoice::Auto,
+            ca: None,
+            history_days: HISTORY_DAYS,
+            downloads: None,
+        }
     }
 
     /// Reads the file in a home; a missing one is an empty one.
@@ -251,6 +266,7 @@ fn take(settings: &mut Settings, name: &str, value: &Spanned<DeValue<'_>>, home:
             settings.color = found.ok_or_else(|| format!("\"{}\" is none of them", shown(value)))?.1;
         }
         "ca" => settings.ca = Some(path()?),
+        "downloads" => settings.downloads = Some(path()?),
         "history_days" => {
             let number = value.get_ref().as_integer();
             let number = number.ok_or_else(|| format!("is {}, but must be a whole number", kind(value)))?;
@@ -302,13 +318,14 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "server = \"Chat.example.org\"\nuser = \"Alice\"\ncolor = \"never\"\nca = \"ca.pem\"\n\
-                    history_days = 0\n";
+                    history_days = 0\ndownloads = \"d\"\n";
         let (settings, problems) = parse(text, home());
         assert_eq!(problems, []);
         assert_eq!(settings.server.unwrap().to_string(), "chat.example.org:7667");
         assert_eq!(settings.user.unwrap().as_str(), "alice");
         assert_eq!((settings.color, settings.history_days), (ColorChoice::Never, 0));
         assert_eq!(settings.ca.unwrap(), home().join("ca.pem"));
+        assert_eq!(settings.downloads.unwrap(), home().join("d"));
         assert_eq!(parse("", home()), (Settings::defaults(), vec![]));
         for key in KEYS {
             assert!(text.contains(&format!("{} = ", key.name)), "{} is not tried here", key.name);

@@ -99,6 +99,8 @@ pub struct Store {
     cache: Option<Cache>,
     /// How far this process has shown each conversation, if it follows them.
     shown: Option<BTreeMap<Target, u64>>,
+    /// Whether it saves the files that come.
+    saving: bool,
 }
 
 impl Store {
@@ -202,7 +204,7 @@ impl Store {
             Some(cache) => cache,
             None => Cache::load(&sql, &self.vault)?,
         };
-        let mut tx = Tx::new(sql, &self.vault, cache);
+        let mut tx = Tx::new(sql, &self.vault, cache, self.saving);
         match f(&mut tx) {
             Ok(value) => {
                 self.cache = Some(tx.commit()?);
@@ -227,6 +229,11 @@ impl Store {
         Ok(())
     }
 
+    /// From now on a file whose message this process takes in or shows waits to be saved.
+    pub fn save_files(&mut self) {
+        self.saving = true;
+    }
+
     /// How far this process has shown each conversation, if it shows every message ([`Store::show_all`]).
     pub fn shown(&mut self) -> &mut Option<BTreeMap<Target, u64>> {
         &mut self.shown
@@ -244,7 +251,7 @@ impl Store {
 
     fn ready(home: &Path, vault: Vault) -> Result<Store, StoreError> {
         let (sql, file) = connect(&home.join(FILE), &vault)?;
-        Ok(Store { home: home.to_owned(), vault, sql, file, cache: None, shown: None })
+        Ok(Store { home: home.to_owned(), vault, sql, file, cache: None, shown: None, saving: false })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::error::{Exit, Failure};
 use crate::event::{Event, Phase};
 use crate::folder::{Before, Folder, Part};
 use crate::server::Answer;
-use crate::store::{Download, FileRef};
+use crate::store::{Download, FileRef, Save};
 
 /// Bytes asked for in one command. With the commands that a connection has on their way, 16 MiB are.
 pub(crate) const PIECE: u64 = 256 << 10;
@@ -54,6 +54,8 @@ pub(crate) struct Fetching {
     resumed: bool,
     /// How often the server said that it is too fast, since it last gave something.
     waited: usize,
+    /// What waits for it.
+    save: Option<Save>,
 }
 
 enum Place {
@@ -105,13 +107,24 @@ impl From<io::Error> for Fault {
 }
 
 impl Client<'_> {
-    /// Begins to get a file, or goes on where an earlier process stopped.
+    /// Begins to get a file, or goes on where an earlier process stopped. `saving` is what waits for it, which
+    /// ends with it, and the most bytes that it may have.
     ///
     /// # Errors
-    /// [`Failure`]: it cannot be got, does not fit, or another process is getting it.
-    pub(crate) fn begin_download(&mut self, wanted: &FileRef, to: &To) -> Result<Begun, Failure> {
+    /// [`Failure`]: it cannot be got, is too large, does not fit, or another process is getting it.
+    pub(crate) fn begin_download(
+        &mut self,
+        wanted: &FileRef,
+        to: &To,
+        saving: Option<(&Save, u64)>,
+    ) -> Result<Begun, Failure> {
         let found = self.find_file(wanted)?;
-        let To::Folder { path, make, name } = to else { return Ok(Fetching::begun(found, Place::Output, 0)) };
+        let save = saving.map(|(save, _)| save.clone());
+        if saving.is_some_and(|(_, most)| found.size() > most) {
+            let message = format!("{} has {} bytes, more than --save-max allows", found.name(), found.size());
+            return Err(Failure::failed(message).hint(format!("`dsc get-file '{wanted}'` gets it")));
+        }
+        let To::Folder { path, make, name } = to else { return Ok(Fetching::begun(found, Place::Output, 0, save)) };
         let folder = Folder::open(path, *make)?;
         let name = name.clone().unwrap_or_else(|| found.name());
         let same = |known: &Download| (known.blob, known.folder_inode) == (found.blob(), folder.identity());
@@ -124,10 +137,10 @@ impl Client<'_> {
                     part.cut(had).map_err(|error| cannot_write(&error))?;
                     let record = Download { name, ..known };
                     self.transact(|tx| Ok(tx.put_download(&record)?))?;
-                    return Ok(Fetching::begun(found, Place::Folder { folder, part, record }, had));
+                    return Ok(Fetching::begun(found, Place::Folder { folder, part, record }, had, save));
                 }
                 Before::Named(path) => {
-                    self.transact(|tx| Ok(tx.drop_download(&known.id)))?;
+                    self.end_download(&known.id, save.as_ref())?;
                     return Ok(Begun::Done(received(&found, &path)));
                 }
                 Before::Busy => {
@@ -156,7 +169,7 @@ impl Client<'_> {
             folder.discard(part)?;
             return Err(failure);
         }
-        Ok(Fetching::begun(found, Place::Folder { folder, part, record }, 0))
+        Ok(Fetching::begun(found, Place::Folder { folder, part, record }, 0, save))
     }
 
     /// Moves a download on by about `most` bytes. When it is over, what is to be said of it; nothing of a file
@@ -263,7 +276,7 @@ impl Client<'_> {
             Place::Folder { folder, part, record } => {
                 let path = folder.finish(part, &record.name)?;
                 let event = received(&work.found, &path);
-                self.transact(|tx| Ok(tx.drop_download(&record.id)))?;
+                self.end_download(&record.id, work.save.as_ref())?;
                 work.place = Place::None;
                 Ok(Some(event))
             }
@@ -273,6 +286,15 @@ impl Client<'_> {
             }
             Place::None => Ok(None),
         }
+    }
+
+    /// A download has ended well: what was noted of it goes, all at once.
+    fn end_download(&mut self, id: &str, save: Option<&Save>) -> Result<(), Failure> {
+        self.transact(|tx| {
+            tx.drop_download(id);
+            save.into_iter().for_each(|save| tx.drop_save(save));
+            Ok(())
+        })
     }
 
     /// A file that is not what was sent is erased. If a part was gone on with, that may have been changed
@@ -317,7 +339,7 @@ impl Client<'_> {
     pub(crate) fn finish_download(&mut self, id: &str) -> Result<(), Failure> {
         let Some(known) = self.downloads()?.into_iter().find(|known| known.id == id) else { return Ok(()) };
         let to = To::Folder { path: known.folder, make: false, name: Some(known.name) };
-        match self.begin_download(&known.wanted, &to)? {
+        match self.begin_download(&known.wanted, &to, None)? {
             Begun::Fetching(mut work) => self.download(&mut work),
             Begun::Done(event) => self.say(&event),
         }
@@ -344,7 +366,7 @@ impl Client<'_> {
 }
 
 impl Fetching {
-    fn begun(found: Found, place: Place, had: u64) -> Begun {
+    fn begun(found: Found, place: Place, had: u64, save: Option<Save>) -> Begun {
         let check = Check::new(&found);
         let resumed = had > 0;
         Begun::Fetching(Box::new(Fetching {
@@ -356,12 +378,8 @@ impl Fetching {
             again: had,
             resumed,
             waited: 0,
+            save,
         }))
-    }
-
-    /// Bytes of the file, as was said of it.
-    pub(crate) fn size(&self) -> u64 {
-        self.found.size()
     }
 
     fn command(&self, at: u64, length: u64) -> String {

@@ -13,10 +13,10 @@ use downstream::protocol::{Fields, RoomName, SignalLine, Target, Timestamp, Unre
 use super::take::{
     After, LogLine, LogWhat, Taken, Wish, give_up, held_signal, hold, let_go, take_line, take_signal, unreadable,
 };
-use super::{Client, entry_event, notice, now, sealed_room, state, wire_room};
+use super::{Client, entry_event, notice, now, save, sealed_room, state, wire_room};
 use crate::error::{Exit, Failure};
 use crate::event::{Event, Mark};
-use crate::store::{Tx, What};
+use crate::store::Tx;
 
 /// Lines opened in one transaction: a page costs one sync of the disk, not a hundred, and other
 /// processes that share the home get their turn in between.
@@ -439,7 +439,7 @@ pub(crate) fn account(tx: &Tx<'_>) -> Result<UserName, Failure> {
 /// Messages of others, up to `to`, that another process has taken in and this one has not shown: from the
 /// history. What was sent from this device is news to nobody here.
 fn show_taken(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     me: &UserName,
     shown: &mut BTreeMap<Target, u64>,
     conversation: &Target,
@@ -447,16 +447,11 @@ fn show_taken(
     after: &mut After,
 ) -> Result<(), Failure> {
     let from = shown.get(conversation).copied().unwrap_or(0);
-    let device = tx.state().map(|state| state.me.address().device);
     for id in from.max(to.saturating_sub(TAKEN_MAX)).saturating_add(1)..=to {
         let Some(entry) = tx.entry(conversation, id)? else { continue };
-        let own = entry.sender == *me
-            && match &entry.what {
-                What::Sealed { device: by, .. } => Some(*by) == device,
-                _ => true,
-            };
-        if !own {
+        if !save::is_own(tx, me, &entry) {
             after.events.extend(entry_event(tx, me, &entry)?);
+            save::note(tx, me, &entry, after);
         }
     }
     shown.insert(conversation.clone(), from.max(to));

@@ -15,7 +15,7 @@ use downstream::e2e::state::State;
 use downstream::protocol::{Fields, FileLine, MessageLine, SignalLine, Target, Timestamp, UserName};
 
 use super::shown::{entry_event, message_event};
-use super::{Os, alarm, device_name, is_sealed_room, notice, now, sealed_room, sealed_user, state};
+use super::{Os, alarm, device_name, is_sealed_room, notice, now, save, sealed_room, sealed_user, state};
 use crate::error::Failure;
 use crate::event::{Event, Mark};
 use crate::store::{Entry, Held, PlainFile, Tx, What};
@@ -164,6 +164,7 @@ pub(super) fn take_line(
         };
         let event = message_event(&entry, me, device_name(tx, &opened.from), &opened.inner);
         after.events.push(Event::Message(event));
+        save::note(tx, me, &entry, after);
         tx.record(entry)?;
     }
     let place = opened.place;
@@ -205,6 +206,7 @@ fn take_clear(
         marks: vec![Mark::Plain],
     };
     after.events.extend(entry_event(tx, me, &entry)?);
+    save::note(tx, me, &entry, after);
     tx.record(entry)?;
     Ok(())
 }

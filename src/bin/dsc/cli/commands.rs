@@ -7,8 +7,9 @@ use clap_complete::Shell;
 use downstream::protocol::{Target, UserName};
 
 use super::values::{
-    MessageRef, Room, Targets, file_name, file_number, media_type, one_line, target, ten_digits, user,
+    MessageRef, Room, Targets, file, file_name, file_number, media_type, one_line, size, target, ten_digits, user,
 };
+use crate::store::FileRef;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -58,11 +59,7 @@ Examples:
     /// Show messages as they come, until interrupted
     ///
     /// Begins with what is unread. Reconnects by itself, without loss and without showing a message twice.
-    Tail {
-        /// Only these rooms and people
-        #[arg(value_name = "TARGET", value_parser = target)]
-        targets: Vec<Target>,
-    },
+    Tail(Tail),
     /// List conversations with unread messages
     Unread {
         /// Also those without
@@ -107,6 +104,25 @@ Examples:
   dsc send-file '#ops' --tar logs/
   pg_dump shop | dsc send-file bob --name shop.sql -")]
     SendFile(SendFile),
+    /// List the files on the server, of all conversations or of one
+    ///
+    /// With the names of those whose messages this device has opened, and what is on its way of one's own.
+    Files {
+        /// Only of this room or person
+        #[arg(value_parser = target)]
+        target: Option<Target>,
+    },
+    /// Get files, checked while they come
+    ///
+    /// A file goes into the folder that the settings or the desktop name for it, under its own name made safe;
+    /// nothing is ever overwritten. One that is not what was sent leaves nothing behind. What was interrupted
+    /// goes on with the same command, or with `dsc resume`.
+    #[command(after_help = "\
+Examples:
+  dsc get-file bob/17
+  dsc get-file '#ops/3' -o reports/
+  dsc get-file bob/17 -o - | tar x")]
+    GetFile(GetFile),
     /// Go on with transfers that were interrupted
     Resume(Resume),
     /// Send what is still in the outbox
@@ -400,6 +416,31 @@ pub struct Encode {
     /// In clear text: the server can read and change it
     #[arg(long)]
     pub plain: bool,
+}
+
+/// `tail`
+#[derive(Debug, Args)]
+pub struct Tail {
+    /// Only these rooms and people
+    #[arg(value_name = "TARGET", value_parser = target)]
+    pub targets: Vec<Target>,
+    /// Save the files that come, into this folder
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+    /// Save no file that is larger
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size, requires = "save")]
+    pub save_max: u64,
+}
+
+/// `get-file`
+#[derive(Debug, Args)]
+pub struct GetFile {
+    /// The message that speaks of it, as in bob/17 and '#ops/3', or the server's number of it
+    #[arg(value_name = "FILE", required = true, value_parser = file)]
+    pub files: Vec<FileRef>,
+    /// Where to: a folder, the path of a new file, or - for standard output
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
 }
 
 /// `fetch`

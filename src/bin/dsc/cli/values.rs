@@ -2,14 +2,17 @@
 
 use std::str::FromStr;
 
+use bytesize::ByteSize;
 use clap::ValueEnum;
 use downstream::e2e::armour;
 use downstream::e2e::descriptor::MIME_MAX;
 use downstream::e2e::name::MsgId;
+use downstream::protocol::answer::read_number;
 use downstream::protocol::file::FILE_NAME_MAX;
-use downstream::protocol::{Label, MAX_TARGETS, MAX_TEXT, NameInvalid, RoomName, Target, UserName};
+use downstream::protocol::{FileId, Label, MAX_TARGETS, MAX_TEXT, NameInvalid, RoomName, Target, UserName};
 
 use crate::net::trust::Fingerprint;
+use crate::store::FileRef;
 
 /// When to use colours. `Auto`: where the output is a terminal that shows them, unless `NO_COLOR` is set.
 // Without comments on the variants: clap would print a line for each in every help.
@@ -86,6 +89,24 @@ impl FromStr for MessageRef {
             _ => Err("a message is named by its number in the conversation, or by the 32 hexadecimal digits of msg_id"),
         }
     }
+}
+
+/// A file: the server's number of it, or the message that speaks of it, as in `bob/17` and `#ops/3`.
+pub(super) fn file(text: &str) -> Result<FileRef, String> {
+    let number = |text: &str| read_number(text).filter(|number| *number > 0);
+    let found = match text.rsplit_once('/') {
+        None => number(text).map(|file| FileRef::Number(FileId(file))),
+        Some((target, id)) => match (Target::parse(target), number(id)) {
+            (Err(error), _) => return Err(error.to_string()),
+            (Ok(target), id) => id.map(|id| FileRef::Message(target, id)),
+        },
+    };
+    found.ok_or_else(|| "a file is named by its message, as in bob/17, or by the server's number of it".to_owned())
+}
+
+/// A number of bytes, as in `500MB` or `1GiB`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    text.parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| "a size is as in 500MB, 1GiB or 4096".to_owned())
 }
 
 pub(super) fn pin(text: &str) -> Result<Fingerprint, &'static str> {

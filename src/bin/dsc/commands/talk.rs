@@ -9,8 +9,8 @@ use downstream::e2e::name::{DeviceId, MsgId, User};
 use downstream::protocol::Target;
 
 use super::{offline, online};
-use crate::app::{self, Client, Content, Reading, entry_event};
-use crate::cli::{Fetch, MessageArg, MessageRef, Search, Send};
+use crate::app::{self, Client, Content, Reading, Saver, entry_event};
+use crate::cli::{Fetch, MessageArg, MessageRef, Search, Send, Tail};
 use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::event::Event;
@@ -149,14 +149,19 @@ pub(crate) fn fetch(ctx: &mut Context, fetch: &Fetch) -> Result<(), Failure> {
 }
 
 /// `dsc tail`: returns only with a failure that reconnecting cannot mend.
-pub(crate) fn tail(ctx: &mut Context, targets: &[Target]) -> Result<(), Failure> {
+pub(crate) fn tail(ctx: &mut Context, tail: &Tail) -> Result<(), Failure> {
     let mut backoff = Backoff::new();
-    ctx.store()?.show_all()?;
+    let mut saver = tail.save.as_ref().map(|path| Saver::new(path, tail.save_max)).transpose()?;
+    let store = ctx.store()?;
+    store.show_all()?;
+    if saver.is_some() {
+        store.save_files();
+    }
     // Why there is no connection, as it was told: the same is not told again at each try.
     let mut away: Option<String> = None;
     loop {
         let begun = Instant::now();
-        match follow(ctx, targets, &mut away) {
+        match follow(ctx, &tail.targets, &mut saver, &mut away) {
             Ok(()) => {}
             Err(failure) if failure.is_passing() => {
                 if away.as_ref() != Some(&failure.message) {
@@ -176,7 +181,12 @@ fn lost(failure: &Failure) -> Event {
 }
 
 /// One connection's time: everything that was missed, then what comes.
-fn follow(ctx: &mut Context, targets: &[Target], away: &mut Option<String>) -> Result<(), Failure> {
+fn follow(
+    ctx: &mut Context,
+    targets: &[Target],
+    saver: &mut Option<Saver>,
+    away: &mut Option<String>,
+) -> Result<(), Failure> {
     let mut connection = ctx.connect()?;
     if away.take().is_some() {
         ctx.out.notice("reconnected", "connected again")?;
@@ -191,6 +201,8 @@ fn follow(ctx: &mut Context, targets: &[Target], away: &mut Option<String>) -> R
         {
             Ok(())
         }
+        // Of files that come by the way the end is told.
+        Event::Progress { .. } => Ok(()),
         event => out.show(event),
     };
     // What was not asked for is not taken in either: it is there for the next command that reads it.
@@ -200,8 +212,11 @@ fn follow(ctx: &mut Context, targets: &[Target], away: &mut Option<String>) -> R
     client.catch_up(reading)?;
     let mut upkeep = Instant::now() + Duration::from_secs(UPKEEP_EVERY);
     loop {
+        let mut client = Client { store, server: &mut connection, show: &mut show };
+        let busy = saver.as_mut().map_or(Ok(false), |saver| saver.step(&mut client))?;
         let mut lines = Vec::new();
-        let mut deadline = upkeep;
+        // While a file comes, nothing is waited for: what came between its pieces is here.
+        let mut deadline = if busy { Instant::now() } else { upkeep };
         while lines.len() < EVENTS_AT_ONCE {
             match connection.next_event(None, Some(deadline))? {
                 Wake::Event(line) => lines.push(line),

@@ -10,7 +10,7 @@ use crate::error::{Exit, Failure};
 use crate::event::{Event, Phase, Row};
 use crate::net::backoff::Backoff;
 use crate::show::Progress;
-use crate::store::{Stage, Upload};
+use crate::store::{Download, Stage, Upload};
 
 /// How long a transfer that does not get on is tried again before the command ends: a server that restarts is
 /// back by then, and who waits at a terminal has not forgotten why.
@@ -27,7 +27,10 @@ struct Kind {
 }
 
 /// Every kind of transfer.
-const KINDS: [Kind; 1] = [Kind { list: list_uploads, finish: finish_upload, drop: drop_upload }];
+const KINDS: [Kind; 2] = [
+    Kind { list: list_uploads, finish: finish_upload, drop: drop_upload },
+    Kind { list: list_downloads, finish: finish_download, drop: drop_download },
+];
 
 /// Works with one connection after the other until it is done: what a lost one leaves, the next goes on with.
 /// Gives up when nothing has moved for [`RETRY_FOR`], and at once if the server cannot be reached to begin
@@ -51,7 +54,7 @@ pub(super) fn persistently(
                     (reached, moved) = (*done, Instant::now());
                 }
                 Event::Progress { phase: Phase::Reading, .. } => moved = Instant::now(),
-                Event::FileSent { .. } => (reached, moved) = (0, Instant::now()),
+                Event::FileSent { .. } | Event::FileReceived { .. } => (reached, moved) = (0, Instant::now()),
                 _ => {}
             }
             progress.show(event)
@@ -198,4 +201,25 @@ fn finish_upload(client: &mut Client<'_>, id: &str, max_file: Option<u64>) -> Re
 
 fn drop_upload(client: &mut Client<'_>, id: &str) -> Result<String, Failure> {
     Ok(client.give_up_upload(id)?.name)
+}
+
+fn list_downloads(client: &mut Client<'_>) -> Result<Vec<Row>, Failure> {
+    let row = |download: Download| Row::Transfer {
+        transfer: download.id,
+        direction: "receiving".to_owned(),
+        target: download.target.to_string(),
+        name: download.name,
+        size: Some(download.size),
+        since: downstream::protocol::Timestamp::from_millis(download.made_ms).to_string(),
+        waits: None,
+    };
+    Ok(client.downloads()?.into_iter().map(row).collect())
+}
+
+fn finish_download(client: &mut Client<'_>, id: &str, _: Option<u64>) -> Result<(), Failure> {
+    client.finish_download(id)
+}
+
+fn drop_download(client: &mut Client<'_>, id: &str) -> Result<String, Failure> {
+    client.give_up_download(id)
 }

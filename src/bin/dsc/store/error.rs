@@ -162,7 +162,7 @@ impl From<StoreError> for Failure {
             StoreError::Owner(_) => failure.hint("run dsc as the user who made it"),
             StoreError::OtherAccount(_) => failure.hint("name another home with --home"),
             StoreError::Full("outbox") => failure.hint("go online with `dsc fetch`, so that what waits goes out"),
-            StoreError::Full("list of uploads") => {
+            StoreError::Full("list of uploads" | "list of downloads") => {
                 failure.hint("`dsc resume` finishes what was begun, `dsc resume --list` shows it")
             }
             StoreError::NoMemory => failure.hint("free some memory and try again"),

@@ -33,11 +33,18 @@ pub struct Tx<'a> {
     marks: Vec<(Address, Mark)>,
     /// Whether anything was changed.
     pub(super) touched: bool,
+    /// Whether this process saves files as they come.
+    saving: bool,
 }
 
 impl<'a> Tx<'a> {
-    pub(super) fn new(sql: Transaction<'a>, vault: &'a Vault, cache: Cache) -> Tx<'a> {
-        Tx { sql, vault, cache, marks: Vec::new(), touched: false }
+    pub(super) fn new(sql: Transaction<'a>, vault: &'a Vault, cache: Cache, saving: bool) -> Tx<'a> {
+        Tx { sql, vault, cache, marks: Vec::new(), touched: false, saving }
+    }
+
+    /// Whether this process saves files as they come ([`super::Store::save_files`]).
+    pub fn saves_files(&self) -> bool {
+        self.saving
     }
 
     /// Writes everything, on stable storage. Gives back what is held in memory.
