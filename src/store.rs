@@ -9,6 +9,8 @@
 //!    └─── ask ──▶ queue ──▶ reader thread: its own read-only connection, a snapshot a query
 //! ```
 //!
+//! The data of files takes a way of its own, over two more threads: [`files`].
+//!
 //! What is answered is on stable storage: write-ahead log, `synchronous=FULL`. A write that is refused
 //! or fails is rolled back to its savepoint and takes no other with it; where the disk, memory or the
 //! file itself fails, the whole batch is given up and answered `Internal`, and the next is tried afresh.
@@ -17,6 +19,9 @@
 //! loop reads no socket, so what it can still add is one operation for each connection that it was
 //! serving in that turn. Answers to reads wait in the outbox only up to 8 MiB and one more; then the
 //! reader thread waits.
+//!
+//! Chunks and pieces of files do not count there: a transfer delays no message. How many are under way is bounded
+//! by who hands them over.
 //!
 //! [`Database`] is the opened file, as operator commands use it, also beside a running daemon;
 //! [`Store`] is the handle of the loop; [`Engine`] is the same without threads and disk, for simulations.
@@ -28,6 +33,7 @@ mod engine;
 mod error;
 mod files;
 mod queue;
+mod readers;
 mod schema;
 mod seal;
 mod sqlite;

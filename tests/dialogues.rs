@@ -41,6 +41,12 @@ dialogues! {
     e2e_rooms
     fetch
     fetch_unread
+    files
+    files_limits
+    files_off
+    files_resume
+    files_rooms
+    files_wrong
     half_close
     keys
     keys_limits

@@ -12,7 +12,7 @@ use super::{Core, Wait as AnyWait, rate_limited, yes_no};
 use crate::ops::{
     Answer, Done, Entry, FilePart, FileRef, FileRow, FilesWanted, Finished, Op, Outcome, Person, Query, Refused, Sha256,
 };
-use crate::protocol::file::{CHUNK_MAX, CHUNK_TEXT_MAX};
+use crate::protocol::file::{CHUNK_MAX, CHUNK_TEXT_MAX, SEALED_NAME};
 use crate::protocol::request::Sentence;
 use crate::protocol::{Code, FileId, FileName, Head, Line, Target};
 use crate::session::{ConnId, Overlap};
@@ -21,10 +21,7 @@ use crate::session::{ConnId, Overlap};
 /// by, with as much again for copies on the way and below 16 MiB; two senders at full speed fit.
 pub const CHUNKS_MAX: usize = 8 << 20;
 
-/// The only name of a file in an end-to-end room: the real one is for members' eyes.
-const SEALED: &str = "sealed";
-
-/// What is said to whoever would call it otherwise.
+/// What is said to whoever would call a file otherwise than [`SEALED_NAME`] in an end-to-end room.
 const ONLY_SEALED: &str = "in this room a file is an end-to-end ciphertext, and its name is the word sealed";
 
 /// What a command about files waits for.
@@ -100,7 +97,7 @@ impl Core {
                 if max == 0 { "this server takes no files" } else { "the file is larger than this server takes" };
             return self.reply(conn, line.text(text));
         }
-        let sealed = name.as_str() == SEALED;
+        let sealed = name.as_str() == SEALED_NAME;
         let room = match &target {
             Target::Room(room) => self.hub.room_of(sender.id, room),
             Target::User(_) => None,

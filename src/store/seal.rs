@@ -2,15 +2,14 @@
 //!
 //! One file of 32 random bytes, `server.key`. HKDF-SHA256 (RFC 5869) makes one key for each purpose
 //! from it: the secret input of Argon2, the digests of `/post` keys, and the keys that seal columns of
-//! the database with AES-256-GCM (NIST SP 800-38D).
+//! the database and the data of files with AES-256-GCM (NIST SP 800-38D).
 //!
-//! Each row of a sealed column has a key of its own, each log one for its bodies, and each account one for
-//! the signals to it. Nonces are 96
-//! random bits: a counter would repeat after a transaction that was rolled back, and after a restored
+//! Each row of a sealed column has a key of its own, each log one for its bodies, each account one for the
+//! signals to it, and each file one for its blocks. Nonces are 96 random bits: a counter would repeat after a transaction that was rolled back, and after a restored
 //! backup. SP 800-38D bounds a key with random nonces at 2^32 seals; a log ends at
 //! [`MESSAGES_MAX`](super::sqlite::MESSAGES_MAX) = 2^31 messages and a mailbox at as many, so no key gets there even if half of
-//! the transactions were rolled back. The associated data names table, column and row: what is moved
-//! to another place in the database does not open there.
+//! the transactions were rolled back; a file has a block for each 16 KiB. The associated data names table, column
+//! and row, or the block: what is moved to another place does not open there.
 
 use std::cell::RefCell;
 use std::fs::{self, DirBuilder, File, OpenOptions};

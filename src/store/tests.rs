@@ -2,6 +2,7 @@
 
 mod accounts;
 mod directory;
+mod faults;
 mod files;
 mod logs;
 mod messages;

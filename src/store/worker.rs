@@ -6,11 +6,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::files::{ChunkBatch, ChunkJob, Data, FileJob, FileWriter, Recorded, Results, Uploads, read_part};
+use super::files::{ChunkBatch, ChunkJob, Data, FileJob, FileWriter, Recorded, Results, Uploads};
 use super::queue::{Gate, Lane, Outbox, Queue, Taken, locked};
+use super::readers::{read, read_parts};
 use super::seal::Sealer;
 use super::sqlite::{BatchLost, Fault, Guard, Sqlite, advice};
-use crate::ops::{AccountId, Answer, DEVICES_MAX, Done, Entry, Op, OutsideChange, Query, Refused, Ticket};
+use crate::ops::{AccountId, DEVICES_MAX, Done, Op, OutsideChange, Query, Refused, Ticket};
 use crate::protocol::{FileId, KeyRecord, Timestamp};
 
 /// Most writes of one transaction: a commit's cost is shared by enough of them, and the first does not
@@ -33,7 +34,7 @@ const LOG_PAGES: i64 = if cfg!(test) { 64 } else { 4096 };
 /// Pages from which reads are held up for it (64 MiB).
 const LOG_PAGES_MAX: i64 = 4 * LOG_PAGES;
 /// Bytes of one device in an answer, about: a bundle with all its keys and the longest name.
-const BUNDLE_BYTES: usize = 2048;
+pub(super) const BUNDLE_BYTES: usize = 2048;
 /// How often an idle writer looks for what operator commands changed.
 const IDLE: Duration = Duration::from_secs(1);
 /// A disk that fails is logged at most this often.
@@ -100,23 +101,23 @@ pub(super) enum Job {
 }
 
 /// A piece of a file that somebody wants to read.
-struct PartJob {
-    ticket: Ticket,
-    account: AccountId,
-    file: FileId,
-    offset: u64,
-    length: u64,
+pub(super) struct PartJob {
+    pub(super) ticket: Ticket,
+    pub(super) account: AccountId,
+    pub(super) file: FileId,
+    pub(super) offset: u64,
+    pub(super) length: u64,
 }
 
 /// One batch of answers, with what it takes off the queues.
 #[derive(Default)]
-struct Delivery {
-    news: Vec<News>,
-    ops: usize,
-    op_bytes: usize,
-    queries: usize,
-    chunks: usize,
-    parts: usize,
+pub(super) struct Delivery {
+    pub(super) news: Vec<News>,
+    pub(super) ops: usize,
+    pub(super) op_bytes: usize,
+    pub(super) queries: usize,
+    pub(super) chunks: usize,
+    pub(super) parts: usize,
 }
 
 /// What the data of files is reached with.
@@ -129,18 +130,18 @@ pub(super) struct FileAccess {
 
 pub(super) struct Shared {
     pub(super) writes: Queue<Job>,
-    reads: Queue<(Ticket, Query)>,
+    pub(super) reads: Queue<(Ticket, Query)>,
     pub(super) chunks: Queue<FileJob>,
-    parts: Queue<PartJob>,
-    outbox: Outbox<Delivery>,
-    stats: Mutex<StoreStats>,
+    pub(super) parts: Queue<PartJob>,
+    pub(super) outbox: Outbox<Delivery>,
+    pub(super) stats: Mutex<StoreStats>,
     /// Every read passes it, so that the writer can make a moment without one.
     pub(super) gate: Gate,
     wake: Wake,
 }
 
 impl Shared {
-    fn deliver(&self, delivery: Delivery, lane: Lane, bytes: usize) {
+    pub(super) fn deliver(&self, delivery: Delivery, lane: Lane, bytes: usize) {
         self.outbox.put(delivery, lane, bytes);
         (self.wake)();
     }
@@ -590,65 +591,5 @@ impl Writer {
         if self.complained.take().is_some() {
             log::warn!("the store works again");
         }
-    }
-}
-
-// ---- the reader ----------------------------------------------------------------------------------
-
-fn read(sqlite: &Sqlite, shared: &Shared) {
-    loop {
-        match shared.reads.take(1, 1, Duration::MAX) {
-            Taken::Jobs(jobs, _) => {
-                for (ticket, query) in jobs {
-                    shared.outbox.wait_for_room(Lane::Records, ANSWER_BYTES);
-                    let answer = shared.gate.read(|| sqlite.answer(&query));
-                    let bytes = answer.as_ref().map_or(0, answer_bytes);
-                    locked(&shared.stats).queries += 1;
-                    let news = vec![News::Answer(ticket, Done::Query(answer))];
-                    shared.deliver(Delivery { news, queries: 1, ..Delivery::default() }, Lane::Records, bytes);
-                }
-            }
-            Taken::Nothing => {}
-            Taken::Closed => return,
-        }
-    }
-}
-
-fn read_parts(records: &Sqlite, data: &dyn Data, sealer: &Sealer, shared: &Shared) {
-    loop {
-        match shared.parts.take(1, 1, Duration::MAX) {
-            Taken::Jobs(jobs, _) => {
-                for PartJob { ticket, account, file, offset, length } in jobs {
-                    shared.outbox.wait_for_room(Lane::Files, ANSWER_BYTES);
-                    // The database is asked for a moment only; the data is read beside everybody.
-                    let size = shared.gate.read(|| records.readable(account, file));
-                    let part = size.and_then(|size| read_part(data, sealer, file, size, offset, length));
-                    let bytes = part.as_ref().map_or(0, |part| part.rows.iter().map(|(_, row)| row.len()).sum());
-                    locked(&shared.stats).parts += 1;
-                    let news = vec![News::Answer(ticket, Done::Query(part.map(Answer::FilePart)))];
-                    shared.deliver(Delivery { news, parts: 1, ..Delivery::default() }, Lane::Files, bytes);
-                }
-            }
-            Taken::Nothing => {}
-            Taken::Closed => return,
-        }
-    }
-}
-
-/// Bytes that an answer holds, about.
-fn answer_bytes(answer: &Answer) -> usize {
-    let entries = |entries: &[Entry]| entries.iter().map(|entry| entry.body.len() + 160).sum();
-    match answer {
-        Answer::Page(page) => entries(&page.entries),
-        Answer::Arrival(arrival) => entries(&arrival.entries),
-        Answer::Rooms { rows, .. } => rows.iter().map(|row| row.topic.as_ref().map_or(0, String::len) + 160).sum(),
-        Answer::Members(rows) => rows.len() * 96,
-        Answer::Users { rows, .. } => rows.len() * 64,
-        Answer::Accounts { rows, .. } => rows.len() * 96,
-        Answer::UnreadRows(rows) => rows.len() * 96,
-        Answer::Signals { rows, .. } => rows.iter().map(|row| row.body.len() + 160).sum(),
-        Answer::Roster(page) => page.rows.iter().map(|(_, entry)| entry.len() + 64).sum(),
-        Answer::DeviceCertificates(_) => DEVICES_MAX * BUNDLE_BYTES,
-        _ => 256,
     }
 }

@@ -62,8 +62,9 @@ impl Sqlite {
         if wanted.target.is_some() && only.is_none() {
             return Ok(Vec::new());
         }
+        // An upload is in no conversation yet, so the join leaves it out.
         let sql = "SELECT f.id FROM file f JOIN marker m ON m.account = ?1 AND m.conversation = f.conversation
-                   WHERE f.sha256 = ?2 AND f.state < 2 AND f.state = 1 AND f.id > ?3
+                   WHERE f.sha256 = ?2 AND f.state < 2 AND f.id > ?3
                      AND (?4 IS NULL OR f.conversation = ?4) ORDER BY f.id LIMIT ?5";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         Ok(self.list(sql, (wanted.account, wanted.sha256, wanted.after, only, most), |row| row.get(0))?)

@@ -34,8 +34,12 @@ impl Sqlite {
 
     /// How the engine would search.
     pub(in crate::store) fn plan(&self, sql: &str) -> String {
-        let rows = self.list(&format!("EXPLAIN QUERY PLAN {sql}"), [], |row| row.get::<_, String>(3));
-        rows.unwrap().join("; ")
+        let mut statement = self.conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        for parameter in 1..=statement.parameter_count() {
+            statement.raw_bind_parameter(parameter, rusqlite::types::Null).unwrap();
+        }
+        let rows = statement.raw_query().mapped(|row| row.get::<_, String>(3));
+        rows.collect::<Result<Vec<_>, _>>().unwrap().join("; ")
     }
 }
 

@@ -7,15 +7,15 @@ use super::*;
 use crate::protocol::{KeyRecord, PoolKind};
 
 /// Longer than anything here takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running store in a directory of its own.
 pub(super) struct Running {
     pub(super) dir: tempfile::TempDir,
     pub(super) store: Option<Store>,
-    rung: Receiver<()>,
-    outside: Vec<OutsideChange>,
-    next: u64,
+    pub(super) rung: Receiver<()>,
+    pub(super) outside: Vec<OutsideChange>,
+    pub(super) next: u64,
 }
 
 impl Running {

@@ -59,6 +59,8 @@ pub(crate) fn pack(directory: &Path, out: &mut dyn Write) -> Result<(u64, u64), 
 
 fn header(found: &Metadata) -> Header {
     let mut header = Header::new_gnu();
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_mode(found.mode() & 0o777);
     header.set_mtime(u64::try_from(found.mtime()).unwrap_or(0));
     header.set_size(0);

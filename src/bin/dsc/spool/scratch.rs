@@ -146,6 +146,14 @@ impl Write for Scratch {
     }
 }
 
+#[cfg(test)]
+impl Unpacked {
+    /// Takes the first piece for the second.
+    pub(super) fn skip_piece(&mut self) {
+        self.next += 1;
+    }
+}
+
 impl Read for Unpacked {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.at == self.piece.len() {
