@@ -4,9 +4,9 @@
 //! The order of one turn is the design: wait → read the clock once → take the answers of the store and
 //! the hasher → read the sockets, each within a budget, and feed their lines → deadlines → flush every
 //! connection that got something, once, so that all it got in this turn leaves in one TLS record and one
-//! write → free what is gone.
+//! write, with the answers that come while others are flushed → free what is gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -131,7 +131,8 @@ pub struct Reactor {
     timers: Timers,
     /// Connections whose bytes or lines wait, with no event to come.
     ready: Vec<ConnId>,
-    dirty: Vec<ConnId>,
+    /// Connections to be flushed, the longest waiting first.
+    dirty: VecDeque<ConnId>,
     scratch: Vec<u8>,
     gather: Vec<u8>,
     now: Now,
@@ -205,7 +206,7 @@ impl Reactor {
             hasher,
             timers: Timers::default(),
             ready: Vec::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             scratch: vec![0; RECORD],
             gather: Vec::new(),
             now,
@@ -265,8 +266,7 @@ impl Reactor {
             self.shut_down();
         }
         self.deadlines();
-        self.flush();
-        Ok(())
+        self.flush()
     }
 
     fn timeout(&self) -> Option<Duration> {

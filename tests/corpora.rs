@@ -9,6 +9,9 @@ mod bodies;
 #[cfg(feature = "client")]
 #[path = "fuzz/e2e/mod.rs"]
 mod e2e;
+#[cfg(feature = "daemon")]
+#[path = "simulation/mod.rs"]
+mod sim;
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +19,16 @@ fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz")
 }
 
+/// Each file of a target, and its beginnings, which are inputs that the fuzzer would try next.
 fn replay(target: &str, body: fn(&[u8])) {
+    replay_whole(target, |data| {
+        body(data);
+        (0..data.len().min(300)).for_each(|end| body(&data[..end]));
+    });
+}
+
+/// Each file of a target, for those that take longer.
+fn replay_whole(target: &str, body: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
     let directory = fuzz().join("corpus").join(target);
     let mut files = 0;
     for file in std::fs::read_dir(&directory).unwrap() {
@@ -25,8 +37,6 @@ fn replay(target: &str, body: fn(&[u8])) {
         if let Err(panic) = std::panic::catch_unwind(|| body(&data)) {
             panic!("{}: {panic:?}", path.display());
         }
-        // Beginnings of an input are inputs that the fuzzer would try next.
-        (0..data.len().min(300)).for_each(|end| body(&data[..end]));
         files += 1;
     }
     assert!(files >= 10, "{} holds {files} files", directory.display());
@@ -50,6 +60,14 @@ fn answer() {
 #[test]
 fn key_record() {
     replay("key_record", bodies::key_record);
+}
+
+#[cfg(feature = "daemon")]
+#[test]
+fn core() {
+    replay_whole("core", |data| {
+        sim::play(data, true);
+    });
 }
 
 #[cfg(feature = "client")]
@@ -172,6 +190,6 @@ fn every_target_has_its_corpus_and_its_place_in_the_package() {
     let replayed = include_str!("corpora.rs");
     for name in names("corpus") {
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not in tests/fuzz/Cargo.toml");
-        assert!(replayed.contains(&format!("replay(\"{name}\"")), "nothing replays {name}");
+        assert!(replayed.contains(&format!("(\"{name}\", ")), "nothing replays {name}");
     }
 }

@@ -157,3 +157,53 @@ fn a_filter_says_what_is_missing_and_inspect_shows_no_keys() {
     let raw = alice.dsc(&["seal", "--to", "bob", "--raw"], "hi");
     assert!(!text(&raw).contains("e2e:"));
 }
+
+#[test]
+fn a_file_is_sent_with_nothing_but_openssl_and_what_dsc_prints() {
+    let server = Home::new("");
+    let daemon = server.start();
+    let homes = tempfile::tempdir().unwrap();
+    let mut alice = Person::new("alice", homes.path(), daemon.address());
+    let mut bob = Person::new("bob", homes.path(), daemon.address());
+    let path = homes.path().join("photo.jpg");
+    let photo: Vec<u8> = (0..100_000_u32).map(|at| (at / 3) as u8).collect();
+    std::fs::write(&path, &photo).unwrap();
+    let path = path.to_str().unwrap();
+
+    let opening = text(&alice.dsc(&["encode", path, "bob"], ""));
+    assert!(opening.starts_with("/send-file bob sealed 100520 ") && opening.lines().count() == 1, "{opening}");
+    let answer = alice.ask(opening.trim_end());
+    let file = answer[0].split(' ').find_map(|word| word.strip_prefix("file=")).unwrap().to_owned();
+    // Nothing is printed before everything can be.
+    let lines = alice.seal(&["encode", path, "bob", "--file", &file], "");
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(alice.ask(lines[0])[0].starts_with("OK chunk file="));
+    // After an interruption only the rest.
+    let rest = text(&alice.dsc(&["encode", path, "bob", "--file", &file, "--offset", "65536"], ""));
+    let rest: Vec<&str> = rest.lines().collect();
+    assert_eq!((rest.len(), rest[0]), (2, lines[1]));
+    assert!(alice.ask(rest[0])[0].contains(" done=yes id=1"));
+    assert!(alice.ask(rest[1])[0].starts_with("OK post id=2 "));
+    assert!(alice.ask(lines[2])[0].starts_with("ERR post conflict id=2"), "typed again, it is there once");
+
+    assert!(bob.line().ends_with(" :sealed"));
+    let received = bob.line();
+    let opened = text(&bob.dsc(&["open"], &format!("{received}\n")));
+    assert!(opened.contains("photo.jpg (100.00 kB, image/jpeg)"), "{opened}");
+    let kept = text(&alice.dsc(&["resume", "--list"], ""));
+    let id = kept.split(' ').next().unwrap();
+    text(&alice.dsc(&["resume", "--drop", id], ""));
+    assert_eq!(text(&alice.dsc(&["resume", "--list"], "")), "");
+
+    // In clear it takes no keys, and nobody has to open anything.
+    let opening = text(&alice.dsc(&["encode", path, "bob", "--plain"], ""));
+    let answer = alice.ask(opening.trim_end());
+    let file = answer[0].split(' ').find_map(|word| word.strip_prefix("file=")).unwrap().to_owned();
+    for line in text(&alice.dsc(&["encode", path, "bob", "--plain", "--file", &file], "")).lines() {
+        assert!(alice.ask(line)[0].starts_with("OK chunk "));
+    }
+    assert!(bob.line().ends_with(" :photo.jpg"));
+    let rows = bob.ask(&format!("/get-file {file} length=100000"));
+    assert!(rows.len() == 3 && rows[2].ends_with(" size=100000 more=no"), "{}", rows[2]);
+}

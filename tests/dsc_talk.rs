@@ -11,85 +11,13 @@
 #[path = "evil/dsc.rs"]
 #[allow(dead_code, reason = "the attack tests use the rest")]
 mod dsc;
+#[path = "evil/place.rs"]
+#[allow(dead_code, reason = "the tests of files use the rest")]
+mod place;
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-
 use dsc::{Dsc, Running, link_code, texts};
-use support::{Daemon, Home};
-
-/// A daemon that can be away and come back, behind an address that stays.
-struct Place {
-    home: Home,
-    daemon: Mutex<Option<Daemon>>,
-    address: SocketAddr,
-    behind: Arc<Mutex<Option<SocketAddr>>>,
-}
-
-impl Place {
-    fn new() -> Place {
-        let home = Home::new("");
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let behind = Arc::new(Mutex::new(None));
-        let to = Arc::clone(&behind);
-        std::thread::spawn(move || {
-            while let Ok((client, _)) = listener.accept() {
-                // Nobody behind: the client sees its connection cut.
-                let to: Option<SocketAddr> = *to.lock().unwrap();
-                let Some(Ok(server)) = to.map(TcpStream::connect) else { continue };
-                pass(client.try_clone().unwrap(), server.try_clone().unwrap());
-                pass(server, client);
-            }
-        });
-        let place = Place { home, daemon: Mutex::new(None), address, behind };
-        place.up();
-        place
-    }
-
-    fn up(&self) {
-        let daemon = self.home.start();
-        *self.behind.lock().unwrap() = Some(daemon.address());
-        *self.daemon.lock().unwrap() = Some(daemon);
-    }
-
-    /// kill -9.
-    fn down(&self) {
-        *self.behind.lock().unwrap() = None;
-        let daemon = self.daemon.lock().unwrap().take();
-        daemon.unwrap().kill();
-    }
-
-    fn pin(&self) -> String {
-        let known = std::fs::read_to_string(self.home.path("certs/cert.pem")).unwrap();
-        let der = rustls_pemfile::certs(&mut known.as_bytes()).next().unwrap().unwrap();
-        use sha2::Digest as _;
-        sha2::Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    fn register(&self, user: &str) -> Dsc {
-        Dsc::register(user, self.address, &self.pin())
-    }
-
-    fn login(&self, user: &str) -> Dsc {
-        Dsc::login(user, self.address, &self.pin())
-    }
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream) {
-    std::thread::spawn(move || {
-        let mut buffer = [0; 16 * 1024];
-        while let Ok(n @ 1..) = from.read(&mut buffer) {
-            if to.write_all(&buffer[..n]).is_err() {
-                break;
-            }
-        }
-        let _ = to.shutdown(Shutdown::Both);
-        let _ = from.shutdown(Shutdown::Both);
-    });
-}
+use place::Place;
 
 /// A `tail` that is connected: what comes from now on comes live.
 fn tail(of: &Dsc, by: &Dsc) -> Running {

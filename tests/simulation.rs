@@ -19,61 +19,14 @@
 //! One `u64` decides everything. A failure names it: `SIM_SEED=… SIM_STEPS=…` runs that one again.
 //! `SIM_SEEDS=…` runs so many from `SIM_SEED` on, `SIM_SHOW=…` prints more of what led to a failure.
 #![cfg(feature = "daemon")]
-#![expect(clippy::panic, clippy::expect_used, clippy::print_stderr, reason = "this is a test")]
-#![expect(unreachable_pub, reason = "the modules below are of this test alone")]
+#![expect(clippy::panic, reason = "this is a test")]
 
-#[path = "simulation/backend.rs"]
-mod backend;
-#[path = "simulation/client.rs"]
-mod client;
-#[path = "simulation/exchanges.rs"]
-mod exchanges;
-#[path = "simulation/model.rs"]
-mod model;
-#[path = "simulation/oracle.rs"]
-mod oracle;
-#[path = "simulation/programs.rs"]
-mod programs;
-#[path = "simulation/rng.rs"]
-mod rng;
-#[path = "simulation/trace.rs"]
-mod trace;
-#[path = "simulation/wire.rs"]
-mod wire;
-#[path = "simulation/world.rs"]
-mod world;
-
-use std::panic::AssertUnwindSafe;
+#[path = "simulation/mod.rs"]
+mod sim;
 
 /// Seeds and steps of each in an ordinary run: 10⁵ steps.
 const SEEDS: u64 = 50;
 const STEPS: u64 = 2000;
-/// Steps between two points at which everything comes to its end and must be complete.
-const ROUND: u64 = 500;
-
-/// Runs one seed; on failure prints what led to it.
-fn run(seed: u64, steps: u64) -> (u64, u64, u64) {
-    let mut world = world::World::new(seed);
-    let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        for step in 1..=steps {
-            world.step();
-            if step % ROUND == 0 {
-                world.quiesce();
-                if step % (2 * ROUND) == 0 {
-                    world.acknowledge();
-                }
-            }
-        }
-        let fingerprint = world.fingerprint();
-        world.finish();
-        fingerprint
-    }));
-    result.unwrap_or_else(|cause| {
-        let why = cause.downcast_ref::<String>().map_or("see above", String::as_str);
-        eprintln!("{}\n{why}\nSIM_SEED={seed} SIM_STEPS={steps} runs this again", world.story());
-        std::panic::resume_unwind(cause)
-    })
-}
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -88,11 +41,11 @@ fn the_core_keeps_its_promises() {
         (seed, seeds) => (seed.unwrap_or(1), seeds.unwrap_or(SEEDS)),
     };
     for seed in from..from + seeds {
-        run(seed, steps);
+        sim::run(seed, steps);
     }
 }
 
 #[test]
 fn a_seed_is_a_run() {
-    assert_eq!(run(7, 1500), run(7, 1500));
+    assert_eq!(sim::run(7, 1500), sim::run(7, 1500));
 }

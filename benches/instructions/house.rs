@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use downstream::commands::Core;
 use downstream::hub::effects::{Effect, Input, Now};
 use downstream::hub::settings::{Registration, Settings};
-use downstream::ops::{Done, HashDone, Op, Ticket, Verifier};
+use downstream::ops::{Done, FileLimits, HashDone, Op, Ticket, Verifier};
 use downstream::protocol::Timestamp;
 use downstream::session::{ConnId, Peer};
 use downstream::store::{Engine, ServerKey};
@@ -59,6 +59,10 @@ impl House {
             idle_timeout: None,
             outbound_bytes: 1 << 20,
             retention_days: None,
+            max_file: 0,
+            file_limits: FileLimits { quota: None, total: None },
+            partial_hours: None,
+            file_days: None,
         };
         let now = Now { monotonic: Instant::now(), wall: Timestamp::from_millis(1_700_000_000_000) };
         let mut drawn: u64 = 0;

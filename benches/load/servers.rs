@@ -90,7 +90,8 @@ impl Server {
                     dir.join("data").display(),
                 );
                 fs::write(&config, text)?;
-                let mut command = tied(env!("CARGO_BIN_EXE_downstream"));
+                let daemon = std::env::var("DOWNSTREAM");
+                let mut command = tied(daemon.as_deref().unwrap_or(env!("CARGO_BIN_EXE_downstream")));
                 command.arg("--config").arg(&config).env("RUST_LOG", "warn");
                 command
             }

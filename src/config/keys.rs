@@ -170,7 +170,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         path: "data",
         kind: Kind::Path { default: "./data", field: |c| &mut c.data },
-        doc: "Directory of the database and of the key that seals it. Back up both.",
+        doc: "Directory of the database, of the files that people send, and of the key that seals both. Back up all three.",
         reload: false,
     },
     Key {

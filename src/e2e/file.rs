@@ -395,7 +395,7 @@ mod tests {
             let header = ct.first_chunk().unwrap();
             let chunks = Layout::of(size).unwrap().chunks;
             for had in 0..=chunks {
-                let mut go_on = |kept: &[u8]| {
+                let go_on = |kept: &[u8]| {
                     let mut receiver = Receiver::new(&descriptor, header).unwrap();
                     let mut rest = kept;
                     for k in 0..had {

@@ -1,7 +1,7 @@
 //! One connection: a socket, TLS over bounded buffers, lines in and chunks out.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::Instant;
@@ -141,6 +141,27 @@ impl Read for Measured<'_> {
         let count = self.socket.read(buffer)?;
         self.emptied = count < buffer.len();
         Ok(count)
+    }
+}
+
+/// A socket that is given one slice with send(2) and several with writev(2): most flushes are one record, and
+/// writev takes the longer way, through the layer of files.
+struct Plainly<'a>(&'a mut TcpStream);
+
+impl Write for Plainly<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            [slice] => self.0.write(slice),
+            _ => self.0.write_vectored(slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -335,7 +356,7 @@ impl Conn {
         let mut progress = false;
         loop {
             while connection.wants_write() {
-                match connection.write_tls(&mut self.socket) {
+                match connection.write_tls(&mut Plainly(&mut self.socket)) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(_) => progress = true,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

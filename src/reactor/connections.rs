@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Token};
 
 use super::conn::{Conn, Filled, Flushed};
-use super::{Exit, Reactor, STATUS_TIME, Slot, TICK};
+use super::{Exit, Reactor, ReactorError, STATUS_TIME, Slot, TICK};
 use crate::hub::effects::{Effect, Expiry, Input};
 use crate::hub::throttle::Network;
 use crate::session::ConnId;
@@ -46,7 +46,7 @@ impl Reactor {
         if let Some(conn) = self.conn_mut(id)
             && !std::mem::replace(&mut conn.dirty, true)
         {
-            self.dirty.push(id);
+            self.dirty.push_back(id);
         }
     }
 
@@ -382,13 +382,20 @@ impl Reactor {
 
     // ---- out ---------------------------------------------------------------------------------------
 
-    /// Flushes every connection that got something, once. Who has more than goes out in a turn, and what a flush
-    /// itself brought, has the next, behind what came from the network.
-    pub(super) fn flush(&mut self) {
-        for id in std::mem::take(&mut self.dirty) {
+    /// Flushes every connection that got something, once. A large room takes longer than a commit: answers
+    /// that come meanwhile are taken at once, so that who was not flushed yet gets them in the same record.
+    /// Who was, who has more than goes out in a turn, and what a flush itself brought, has the next turn, behind
+    /// what came from the network.
+    pub(super) fn flush(&mut self) -> Result<(), ReactorError> {
+        for _ in 0..self.dirty.len() {
+            let Some(id) = self.dirty.pop_front() else { break };
             self.flush_one(id);
+            if self.store.has_news() {
+                self.take_answers()?;
+            }
         }
         self.execute();
+        Ok(())
     }
 
     pub(super) fn flush_one(&mut self, id: ConnId) {

@@ -1,6 +1,7 @@
 //! What passes between the loop and the threads of the store.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -104,6 +105,8 @@ pub(super) enum Lane {
 
 /// Deliveries on their way to the loop.
 pub(super) struct Outbox<T> {
+    /// Whether there are deliveries; changed under the lock.
+    filled: AtomicBool,
     state: Mutex<Waiting<T>>,
     emptied: Condvar,
 }
@@ -117,16 +120,22 @@ struct Waiting<T> {
 impl<T> Outbox<T> {
     pub(super) fn new() -> Outbox<T> {
         let state = Waiting { deliveries: Vec::new(), bytes: [0; 2], closing: false };
-        Outbox { state: Mutex::new(state), emptied: Condvar::new() }
+        Outbox { filled: AtomicBool::new(false), state: Mutex::new(state), emptied: Condvar::new() }
     }
 
     /// Adds a delivery.
     pub(super) fn put(&self, delivery: T, lane: Lane, bytes: usize) {
         let mut state = locked(&self.state);
         state.deliveries.push(delivery);
+        self.filled.store(true, Ordering::Relaxed);
         let [records, files] = &mut state.bytes;
         let waiting = if lane == Lane::Records { records } else { files };
         *waiting = waiting.saturating_add(bytes);
+    }
+
+    /// Whether a delivery waits. A hint: only what [`Outbox::take`] finds is there.
+    pub(super) fn is_filled(&self) -> bool {
+        self.filled.load(Ordering::Relaxed)
     }
 
     /// Waits until less than `most` bytes of a lane wait for the loop, or the loop is ending and takes all.
@@ -143,6 +152,7 @@ impl<T> Outbox<T> {
     pub(super) fn take(&self) -> Vec<T> {
         let mut state = locked(&self.state);
         state.bytes = [0; 2];
+        self.filled.store(false, Ordering::Relaxed);
         self.emptied.notify_all();
         std::mem::take(&mut state.deliveries)
     }

@@ -255,6 +255,12 @@ impl Store {
             && self.others.iter().all(|thread| !thread.is_finished())
     }
 
+    /// Whether there is something to take. Costs no lock, so that it can be asked often; what comes at this
+    /// very moment may be missed until the next [`Wake`].
+    pub fn has_news(&self) -> bool {
+        self.shared.outbox.is_filled()
+    }
+
     /// Takes everything that was answered since the last call.
     pub fn drain(&mut self, mut each: impl FnMut(News)) {
         for delivery in self.shared.outbox.take() {

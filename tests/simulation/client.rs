@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use downstream::protocol::LineFault;
 use downstream::session::ConnId;
 
-use crate::oracle::{Given, Kind, Oracle};
-use crate::rng::Rng;
+use super::oracle::{Given, Kind, Oracle};
+use super::rng::Rng;
 
 /// A line on its way to the core, and what must come of it.
 pub struct Typed {

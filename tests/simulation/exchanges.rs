@@ -266,7 +266,7 @@ impl Exchanges {
             (Query::Roster { after, .. }, Answer::Roster(page)) => {
                 let roster = room.and_then(|room| self.rosters.get(&room)).map_or(&[][..], Vec::as_slice);
                 let behind = roster.get(*after as usize..).unwrap_or_default();
-                let places = (*after + 1..).map(u64::from).zip(behind);
+                let places = (u64::from(*after) + 1..).zip(behind);
                 let prefix = page
                     .rows
                     .iter()

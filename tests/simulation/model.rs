@@ -11,7 +11,7 @@ use downstream::ops::{
 use downstream::protocol::{Target, Timestamp, UserName};
 use downstream::session::ConnId;
 
-use crate::exchanges::Exchanges;
+use super::exchanges::Exchanges;
 
 pub struct Message {
     pub id: u64,

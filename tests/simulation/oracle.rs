@@ -7,10 +7,10 @@ use downstream::ops::{AccountId, Answer, ConversationId, Op, Outcome, Query, Ref
 use downstream::protocol::{Target, Timestamp};
 use downstream::session::ConnId;
 
-use crate::backend::Written;
-use crate::exchanges::{rows_of_answer, rows_of_outcome};
-use crate::model::{Message, Model, News};
-use crate::wire::ServerLine;
+use super::backend::Written;
+use super::exchanges::{rows_of_answer, rows_of_outcome};
+use super::model::{Message, Model, News};
+use super::wire::ServerLine;
 
 /// What a line that was given to the core is.
 #[derive(Debug, Clone)]
@@ -641,7 +641,7 @@ impl Oracle {
                 }
             }
             "seen" => {
-                let pair = |c: &crate::model::Conversation| {
+                let pair = |c: &super::model::Conversation| {
                     let names = |id: &AccountId| self.model.accounts.get(id).is_some_and(|a| read.words[2] == a.name);
                     c.room.is_none() && c.members.contains(&account) && c.members.iter().any(names)
                 };

@@ -5,9 +5,9 @@ use downstream::ops::AccountId;
 use downstream::protocol::DeviceName;
 use downstream::protocol::keys::{DH_KEY_LEN, POST_QUANTUM_KEY_LEN};
 
-use crate::client::{People, Typed};
-use crate::oracle::{Kind, Oracle};
-use crate::rng::Rng;
+use super::client::{People, Typed};
+use super::oracle::{Kind, Oracle};
+use super::rng::Rng;
 
 /// How often each line of [`People::exchange`] comes.
 const WEIGHTS: [usize; 11] = [140, 8, 40, 60, 60, 5, 8, 40, 16, 8, 3];

@@ -24,14 +24,22 @@ impl fmt::Write for Brief {
     }
 }
 
-#[derive(Default)]
 pub struct Trace {
+    /// Whether anything is remembered at all.
+    kept: bool,
     entries: VecDeque<(u64, Option<ConnId>, String)>,
     pub step: u64,
 }
 
 impl Trace {
+    pub fn new(kept: bool) -> Trace {
+        Trace { kept, entries: VecDeque::new(), step: 0 }
+    }
+
     pub fn note(&mut self, conn: Option<ConnId>, text: fmt::Arguments<'_>) {
+        if !self.kept {
+            return;
+        }
         if self.entries.len() == KEPT {
             self.entries.pop_front();
         }

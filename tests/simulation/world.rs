@@ -12,11 +12,11 @@ use downstream::ops::{AddressBlock, Done, Op, Outcome, OutsideChange, Refused, S
 use downstream::protocol::{LineFault, Timestamp};
 use downstream::session::{ConnId, Peer};
 
-use crate::backend::{Backend, Read, Write, Written};
-use crate::client::{People, Typed};
-use crate::oracle::{Kind, Oracle};
-use crate::rng::Rng;
-use crate::trace::Trace;
+use super::backend::{Backend, Read, Write, Written};
+use super::client::{People, Typed};
+use super::oracle::{Kind, Oracle};
+use super::rng::Rng;
+use super::trace::Trace;
 
 /// Connections at most; in a world of programs fewer, so that each is busier.
 const CONNECTIONS: usize = 40;
@@ -25,6 +25,13 @@ const CONNECTIONS_OF_PROGRAMS: usize = 12;
 const PAGE_BYTES: u64 = 1 << 20;
 /// Bytes that may be queued above limits and pages: the replies and events of one turn.
 const SLACK: u64 = 64 << 10;
+
+/// When the world begins.
+const START_MS: u64 = 1_700_000_000_000;
+/// How far somebody sets the clock forward or back.
+const CLOCK_JUMP_MS: i64 = 26 * 3600 * 1000;
+/// One line in so many is not quite what was meant.
+const GARBLED: usize = 16;
 
 /// How the other side reads.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +71,8 @@ pub struct World {
     measures: Vec<Ticket>,
     start: Instant,
     elapsed: Duration,
+    /// How far the clock on the wall is from where it would be.
+    clock_off_ms: i64,
     trace: Trace,
     concerned: Vec<ConnId>,
     /// Reads and commits may fail.
@@ -74,8 +83,8 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> World {
-        let mut rng = Rng::new(seed);
+    /// `story` remembers what happens.
+    pub fn new(mut rng: Rng, story: bool) -> World {
         // In some worlds most lines are of programs that encrypt, and fewer people have more of them.
         let programs = if rng.one_in(3) { 70 } else { 10 };
         let retention = rng.one_in(6);
@@ -107,8 +116,9 @@ impl World {
             Ok(())
         });
         let start = Instant::now();
+        let now = Now { monotonic: start, wall: Timestamp::from_millis(START_MS) };
         let mut world = World {
-            core: Core::new(settings.clone(), Vec::new(), random, now(start, Duration::ZERO)),
+            core: Core::new(settings.clone(), Vec::new(), random, now),
             rng,
             oracle: Oracle::default(),
             backend: Backend::new(),
@@ -120,7 +130,8 @@ impl World {
             measures: Vec::new(),
             start,
             elapsed: Duration::ZERO,
-            trace: Trace::default(),
+            clock_off_ms: 0,
+            trace: Trace::new(story),
             concerned: Vec::new(),
             faults: true,
             retention,
@@ -131,8 +142,14 @@ impl World {
         world
     }
 
+    /// What the next step draws.
+    pub fn script(&mut self, bytes: &[u8]) {
+        self.rng.follow(bytes);
+    }
+
     fn now(&self) -> Now {
-        now(self.start, self.elapsed)
+        let wall = (START_MS + self.elapsed.as_millis() as u64).saturating_add_signed(self.clock_off_ms);
+        Now { monotonic: self.start + self.elapsed, wall: Timestamp::from_millis(wall) }
     }
 
     /// Ends the run where something is wrong.
@@ -285,7 +302,10 @@ impl World {
         for _ in 0..count {
             let first = self.conn(id).is_some_and(|conn| conn.typed == 0);
             let World { people, rng, oracle, .. } = self;
-            let typed = people.type_line(rng, id, first, oracle);
+            let mut typed = people.type_line(rng, id, first, oracle);
+            if rng.one_in(GARBLED) {
+                typed = people.garble(rng, typed);
+            }
             if let Some(conn) = self.conn(id) {
                 conn.typed += 1;
                 conn.ready = true;
@@ -610,7 +630,7 @@ impl World {
     }
 
     fn rarely(&mut self) {
-        match self.rng.below(6) {
+        match self.rng.below(8) {
             0 => self.handle(None, Input::Tick),
             1 => {
                 self.settings.sessions_per_account = self.rng.within(1, 4);
@@ -619,8 +639,37 @@ impl World {
                 self.trace.note(None, format_args!("{settings:?}"));
                 self.handle(None, Input::Reloaded(settings));
             }
+            2 => {
+                let share = self.rng.below(2001) as i64 - 1000;
+                self.clock_off_ms = CLOCK_JUMP_MS / 1000 * share;
+                self.trace.note(None, format_args!("the clock is {} ms off", self.clock_off_ms));
+            }
+            3 => self.stray(),
             _ => {}
         }
+    }
+
+    /// What comes too late concerns nobody: an answer that was given, a connection that is gone.
+    fn stray(&mut self) {
+        let slot = self.rng.below(self.generations.len() + 1) as u32;
+        let generation = self.generations.get(slot as usize).map_or(0, |next| next.wrapping_sub(1));
+        let gone = ConnId { slot, generation };
+        let input = match self.rng.below(7) {
+            0 => Input::Closed(gone),
+            1 => Input::Ended(gone),
+            2 => Input::Flushed(gone, 1 << 40),
+            3 => Input::Expired(gone, Expiry::Session),
+            4 => Input::Expired(gone, Expiry::Stalled),
+            5 => Input::Line(gone, Ok("/msg u0 from nowhere")),
+            _ => Input::Stored(Ticket(u64::MAX), Done::Op(Err(Refused::Internal))),
+        };
+        if self.conns.get(&slot).is_some_and(|conn| conn.id == gone) {
+            return;
+        }
+        let (said, mut effects) = (format!("{input:?}"), Vec::new());
+        self.core.handle(input, self.now(), &mut effects);
+        let quiet = if effects.is_empty() { Ok(()) } else { Err(format!("{said}: {effects:?}")) };
+        self.check(None, quiet);
     }
 
     // ---- looking at the whole ----------------------------------------------------------------------
@@ -743,7 +792,7 @@ impl World {
         self.handle(None, Input::Reloaded(self.settings.clone()));
         let accounts: Vec<_> =
             self.oracle.model.accounts.values().filter(|account| !account.erased && !account.banned).collect();
-        let last = |account: &&crate::model::Account| {
+        let last = |account: &&super::model::Account| {
             let secret = account.passwords.last().map(|(_, password)| password.clone()).unwrap_or_default();
             (account.name.clone(), secret)
         };
@@ -797,9 +846,4 @@ impl World {
             self.check(Some(id), ended);
         }
     }
-}
-
-fn now(start: Instant, elapsed: Duration) -> Now {
-    let wall = 1_700_000_000_000 + elapsed.as_millis() as u64;
-    Now { monotonic: start + elapsed, wall: Timestamp::from_millis(wall) }
 }

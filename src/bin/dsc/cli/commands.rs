@@ -93,6 +93,12 @@ Examples:
         #[command(flatten)]
         message: MessageArg,
     },
+    /// Send what is still in the outbox
+    ///
+    /// Messages that the server did not acknowledge wait there; every sending command tries them first.
+    Resend,
+
+    // ---- files -------------------------------------------------------------------------------------
     /// Send files to somebody or to a room, end to end encrypted
     ///
     /// Each file is sealed once, into the home, and sent from there: a lost connection costs what was on its
@@ -125,10 +131,6 @@ Examples:
     GetFile(GetFile),
     /// Go on with transfers that were interrupted
     Resume(Resume),
-    /// Send what is still in the outbox
-    ///
-    /// Messages that the server did not acknowledge wait there; every sending command tries them first.
-    Resend,
 
     // ---- rooms -------------------------------------------------------------------------------------
     /// List rooms
@@ -279,6 +281,11 @@ Examples:
   echo hi | dsc seal --to bob
   echo hi | dsc seal --room '#ops'")]
     Seal(Seal),
+    /// Open the envelopes in lines of a server
+    ///
+    /// Reads lines on standard input, replaces envelopes by their text, and passes every other line
+    /// through. Exits with 1 if an envelope could not be opened.
+    Open,
     /// Print the lines that send a file, for a session by hand
     ///
     /// First the /send-file line. The server's answer names the file: with --file F, the lines of its pieces
@@ -289,11 +296,6 @@ Examples:
   dsc encode report.pdf bob
   dsc encode report.pdf bob --file 17")]
     Encode(Encode),
-    /// Open the envelopes in lines of a server
-    ///
-    /// Reads lines on standard input, replaces envelopes by their text, and passes every other line
-    /// through. Exits with 1 if an envelope could not be opened.
-    Open,
     /// Show the header of envelopes: what everybody on the way can read
     ///
     /// Reads server lines or bare envelopes on standard input. Needs no keys and prints none.

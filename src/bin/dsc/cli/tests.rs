@@ -1,6 +1,9 @@
+use std::path::Path;
+
 use super::*;
+use crate::store::FileRef;
 use downstream::e2e::name::MsgId;
-use downstream::protocol::Target;
+use downstream::protocol::{FileId, Target};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("dsc").chain(line.split_whitespace()))
@@ -79,6 +82,35 @@ fn sending() {
     assert!(refused("send a,#").contains("1 to 48"));
     let many: Vec<String> = (0..101).map(|i| format!("u{i}")).collect();
     assert!(refused(&format!("send {}", many.join(","))).contains("at most 100"));
+}
+
+#[test]
+fn files_are_named_by_message_or_number() {
+    let Command::GetFile(get) = command_of("get-file bob/17 #Ops/3 42 -o -") else { panic!() };
+    let message = |target, id| FileRef::Message(Target::parse(target).unwrap(), id);
+    assert_eq!(get.files, [message("bob", 17), message("#ops", 3), FileRef::Number(FileId(42))]);
+    assert_eq!(get.output.as_deref(), Some(Path::new("-")));
+    for bad in ["0", "x", "bob/", "bob/0", "bob/+1", "bob/017", "-1/2", "18446744073709551616"] {
+        let line = format!("get-file -- {bad}");
+        assert!(refused(&line).contains("a file is named by its message") || bad == "-1/2", "{bad}");
+    }
+    assert!(refused("get-file a/b/1").contains("a name is"));
+    assert!(refused("get-file").contains("<FILE>"));
+    let Command::Files { target: None } = command_of("files") else { panic!() };
+}
+
+#[test]
+fn saving_has_a_bound() {
+    let most = |line: &str| match command_of(line) {
+        Command::Tail(tail) => (tail.save.is_some(), tail.save_max),
+        _ => panic!("{line}"),
+    };
+    assert_eq!(most("tail bob --save d"), (true, 1 << 30));
+    assert_eq!(most("tail --save d --save-max 500MB"), (true, 500_000_000));
+    assert_eq!(most("tail --save d --save-max 4096"), (true, 4096));
+    assert_eq!(most("tail"), (false, 1 << 30));
+    assert!(refused("tail --save-max 1GB").contains("--save"));
+    assert!(refused("tail --save d --save-max much").contains("a size is as in 500MB"));
 }
 
 #[test]

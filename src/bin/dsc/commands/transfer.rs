@@ -128,6 +128,7 @@ pub(crate) fn resume(ctx: &mut Context, resume: &Resume) -> Result<(), Failure> 
             Err(failure.hint("everything stays as it is: `dsc resume` goes on later"))
         }
         Err(failure) => Err(failure),
+        Ok(()) if tried.is_empty() => ctx.out.notice("nothing-waits", "there is nothing to go on with"),
         Ok(()) => failed.map_or(Ok(()), Err),
     }
 }
@@ -138,16 +139,16 @@ fn give_up(ctx: &mut Context, wanted: &str) -> Result<(), Failure> {
     offline(ctx, |client| {
         for (at, kind) in KINDS.iter().enumerate() {
             for row in (kind.list)(client)? {
-                if let Row::Transfer { transfer, .. } = row
+                if let Row::Transfer { transfer, waits, .. } = row
                     && transfer.starts_with(wanted)
                 {
-                    found.push((at, transfer));
+                    found.push((at, transfer, waits.is_some()));
                 }
             }
         }
         Ok(())
     })?;
-    let (at, id) = match found.as_slice() {
+    let (at, id, by_hand) = match found.as_slice() {
         [one] => one.clone(),
         [] => {
             return Err(Failure::usage(format!("there is no transfer {wanted}"))
@@ -157,10 +158,14 @@ fn give_up(ctx: &mut Context, wanted: &str) -> Result<(), Failure> {
     };
     let Some(kind) = KINDS.get(at) else { return Err(Failure::failed("no such kind")) };
     let mut reached = false;
-    let dropped = online(ctx, |client| {
-        reached = true;
-        (kind.drop)(client, &id)
-    });
+    let dropped = match by_hand {
+        // Of one that a person sends the server is the person's too.
+        true => offline(ctx, |client| (kind.drop)(client, &id)),
+        false => online(ctx, |client| {
+            reached = true;
+            (kind.drop)(client, &id)
+        }),
+    };
     let name = match dropped {
         Err(failure) if failure.exit == Exit::Network && !reached => {
             let name = offline(ctx, |client| (kind.drop)(client, &id))?;

@@ -378,29 +378,6 @@ impl World {
         change(&mut self.0.borrow_mut().files[file - 1].bytes);
     }
 
-    /// Has the server claim another size of a file.
-    pub(super) fn claim_size(&self, file: usize, size: u64) {
-        self.0.borrow_mut().files[file - 1].size = size;
-    }
-
-    /// Puts a file into a conversation, whole, as somebody by hand would.
-    pub(super) fn put_file(&self, sender: &str, target: &str, name: &str, bytes: &[u8]) -> usize {
-        let mut maps = self.0.borrow_mut();
-        maps.files.push(Stored {
-            sender: sender.to_owned(),
-            target: target.to_owned(),
-            name: name.to_owned(),
-            size: bytes.len() as u64,
-            sha256: Sha256::digest(bytes).into(),
-            bytes: Vec::new(),
-            id: None,
-            dropped: false,
-        });
-        let at = maps.files.len() - 1;
-        maps.grown("chunk", at, bytes);
-        at + 1
-    }
-
     pub(super) fn questions(&self) -> Vec<String> {
         self.0.borrow().questions.clone()
     }

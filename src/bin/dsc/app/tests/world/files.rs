@@ -4,7 +4,7 @@ use downstream::e2e::armour;
 use downstream::protocol::{FileId, Request};
 use sha2::{Digest as _, Sha256};
 
-use super::{Logged, Maps, What, pair};
+use super::{Logged, Maps, What, World, pair};
 use crate::server::Answer;
 
 /// A file; its number is its place, from 1.
@@ -124,7 +124,7 @@ impl Maps {
     }
 
     /// A file that gets bytes, and is finished by the last.
-    fn grown(&mut self, verb: &str, at: usize, bytes: &[u8]) -> Answer {
+    pub(super) fn grown(&mut self, verb: &str, at: usize, bytes: &[u8]) -> Answer {
         let file = &mut self.files[at];
         file.bytes.extend_from_slice(bytes);
         let mut keys = vec![("file", (at + 1).to_string()), ("offset", file.bytes.len().to_string())];
@@ -155,5 +155,30 @@ impl Maps {
             keys.extend([("done", "yes".to_owned()), ("id", id.to_string())]);
         }
         Self::ok(Vec::new(), &keys)
+    }
+}
+
+impl World {
+    /// Has the server claim another size of a file.
+    pub(in crate::app::tests) fn claim_size(&self, file: usize, size: u64) {
+        self.0.borrow_mut().files[file - 1].size = size;
+    }
+
+    /// Puts a file into a conversation, whole, as somebody by hand would.
+    pub(in crate::app::tests) fn put_file(&self, sender: &str, target: &str, name: &str, bytes: &[u8]) -> usize {
+        let mut maps = self.0.borrow_mut();
+        maps.files.push(Stored {
+            sender: sender.to_owned(),
+            target: target.to_owned(),
+            name: name.to_owned(),
+            size: bytes.len() as u64,
+            sha256: Sha256::digest(bytes).into(),
+            bytes: Vec::new(),
+            id: None,
+            dropped: false,
+        });
+        let at = maps.files.len() - 1;
+        maps.grown("chunk", at, bytes);
+        at + 1
     }
 }
