@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::files::{Found, Kind};
 use super::take::meaning;
 use super::{Client, PATIENCE, no_random, notice, now, wait_for};
-use crate::error::{Exit, Failure};
+use crate::error::Failure;
 use crate::event::{Event, Phase};
 use crate::folder::{Before, Folder, Part};
 use crate::server::Answer;
@@ -402,7 +402,8 @@ impl Fetching {
             "not-found" => super::files::gone(&self.found.name()),
             _ => refusal.into(),
         })?;
-        let stray = |why: &str| Failure::new(Exit::Network, format!("the server does not keep to the protocol: {why}"));
+        // Another connection would hear the same: it is not tried again by itself.
+        let stray = |why: &str| Failure::failed(format!("the server does not keep to the protocol: {why}"));
         if reply.key("size").and_then(|size| size.parse().ok()) != Some(self.found.total()) {
             return Err(stray("a file has another size than was said").into());
         }
