@@ -282,7 +282,7 @@ fn cut_at_every_chunk_and_with_bytes_appended() {
         // The server says the size that it should have, and has less.
         world.damage_file(1, |bytes| bytes.truncate(border));
         let failure = bob.try_get(&wanted).1.unwrap_err();
-        assert_eq!(failure.exit, Exit::Network, "{border}: it may have the rest later");
+        assert_eq!(failure.exit, Exit::Failed, "{border}: what is there stays, and it is not asked again by itself");
         assert!(bob.downloaded().iter().all(|(name, _)| name.ends_with(".part")));
         world.damage_file(1, |bytes| *bytes = ct.clone());
     }
