@@ -9,7 +9,7 @@ use downstream::commands::Core;
 use downstream::hub::effects::{Effect, Expiry, Gauges, Input, Now};
 use downstream::hub::settings::{Registration, Settings};
 use downstream::ops::{AddressBlock, Done, Op, Outcome, OutsideChange, Refused, Sha256, Ticket};
-use downstream::protocol::{LineFault, Timestamp};
+use downstream::protocol::{LineFault, MAX_BODY, Timestamp};
 use downstream::session::{ConnId, Peer};
 
 use super::backend::{Backend, Read, Write, Written};
@@ -193,7 +193,12 @@ impl World {
         };
         match effect {
             Effect::Send(id, bytes) => self.queue(id, &bytes),
-            Effect::Fanout(ids, lines) => ids.into_iter().for_each(|id| self.queue(id, &lines)),
+            Effect::Fanout(ids, lines) => {
+                for id in ids {
+                    self.live(id, &lines);
+                    self.queue(id, &lines);
+                }
+            }
             Effect::Persist(ticket, op) => {
                 let submitted = self.oracle.submitted(owner, &op);
                 self.trace.note(owner, format_args!("persist {op:?}"));
@@ -236,6 +241,16 @@ impl World {
 
     fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.conns.get_mut(&id.slot).filter(|conn| conn.id == id)
+    }
+
+    /// A message that comes by itself fits into the queue, or finds it empty; what was held while a page was read back
+    /// comes behind that page, which may be one long message.
+    fn live(&mut self, id: ConnId, bytes: &[u8]) {
+        let limit = self.settings.outbound_bytes as u64;
+        let queued = self.conn(id).map_or(0, |conn| conn.sent - conn.taken);
+        if bytes.starts_with(b"* msg ") && queued > 0 && queued + bytes.len() as u64 > limit + MAX_BODY as u64 {
+            self.check(Some(id), Err(format!("a message behind {queued} bytes")));
+        }
     }
 
     fn queue(&mut self, id: ConnId, bytes: &[u8]) {
