@@ -517,6 +517,12 @@ fn lines_for_a_session_by_hand_send_the_same() {
     let early = alice.by_hand(|client| client.print_upload(by_hand(), "1", 0, &mut print)).unwrap_err();
     assert_eq!(early.exit, Exit::Usage);
     alice.has_nothing_left();
+    for no_file in [Path::new("/dev/null"), path.parent().unwrap()] {
+        let sending = Sending { by_hand: true, ..sending(&target, no_file, false) };
+        let failure = alice.by_hand(|client| client.begin_upload(sending, None)).err().unwrap();
+        assert!(failure.exit == Exit::Usage && failure.message.contains("only files"), "{failure}");
+        alice.has_nothing_left();
+    }
     let opening = alice.by_hand(|client| client.begin_upload(by_hand(), None)?.opening_line()).unwrap();
     let again = alice.by_hand(|client| client.begin_upload(by_hand(), None)?.opening_line()).unwrap();
     assert_eq!(opening, again);
