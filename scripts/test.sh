@@ -22,14 +22,16 @@ step() {
 }
 
 # A C compiler for SQLite and AWS-LC (which needs no CMake on x86-64 and 64-bit ARM); the two TLS clients
-# that the tests type into; strace, which kills dsc at every write; Python and jq, which use dsc as programs
-# do. systemd-analyze for the unit's own tests is there wherever it can run.
+# that the tests type into; strace, which kills dsc at every write and breaks the daemon's disk; libfaketime,
+# which sets its clock; Python and jq, which use dsc as programs do. systemd-analyze for the unit's own tests is
+# there wherever it can run.
 packages() {
     local missing=()
     command -v cc >/dev/null || missing+=(build-essential)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v ncat >/dev/null || missing+=(ncat)
     command -v strace >/dev/null || missing+=(strace)
+    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || missing+=(libfaketime)
     command -v python3 >/dev/null || missing+=(python3)
     command -v jq >/dev/null || missing+=(jq)
     case "$(uname -m)" in

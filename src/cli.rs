@@ -54,6 +54,8 @@ pub enum Command {
     /// Print an invitation code: good for one registration within 7 days
     Invite,
     /// Copy the database to FILE, also while the server runs, and verify the copy
+    ///
+    /// The files that people sent are not in it: copy the directory `files` of the data directory after it.
     Backup {
         /// Where the copy goes; must not exist
         file: PathBuf,

@@ -223,6 +223,7 @@ impl Operator<'_> {
                     self.out,
                     "wrote {file}; keep server.key too, in another place: the copy does not open without it"
                 )?;
+                writeln!(self.out, "files that were sent are not in it: now copy the directory files, too")?;
                 Ok(())
             }
         }

@@ -106,6 +106,8 @@ pub struct Session {
     pub sent: u64,
     /// How many of them the operating system has taken.
     pub flushed: u64,
+    /// The last reply that is longer than the queue may be: the count of bytes at its end, and its length.
+    pub long_reply: (u64, u64),
 }
 
 /// Which commands of one connection may be on their way to the disk beside each other: those of one kind, because
@@ -149,12 +151,19 @@ impl Session {
             closing: false,
             sent: 0,
             flushed: 0,
+            long_reply: (0, 0),
         }
     }
 
     /// Bytes that wait for the reader.
     pub fn queued(&self) -> u64 {
         self.sent - self.flushed
+    }
+
+    /// Of these, the bytes that are not of a long reply: what came without having been asked for, in the main.
+    pub fn queued_unasked(&self) -> u64 {
+        let (end, len) = self.long_reply;
+        self.queued() - end.saturating_sub(self.flushed).min(len)
     }
 
     /// The logged-in account's part, once the proof held.

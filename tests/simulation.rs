@@ -14,6 +14,8 @@
 //! - a signal reaches each session of its receiver once, in order, except the one that sent it; it waits until it
 //!   is acknowledged, and is then gone;
 //! - a roster grows by one place at a time, by its members; a one-time key is given away once, and none is lost;
+//! - a file is told to its conversation when all its bytes are there, and read back as they were; a chunk goes where
+//!   the one before ended;
 //! - when everybody has gone, nothing is left.
 //!
 //! One `u64` decides everything. A failure names it: `SIM_SEED=… SIM_STEPS=…` runs that one again.

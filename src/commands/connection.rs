@@ -11,7 +11,8 @@ use crate::session::delivery::Lines;
 use crate::session::{ConnId, Peer};
 
 /// Bytes that events which may not be dropped can add behind a full queue, in multiples of the outbound
-/// limit. Who reads so little that even these pile up is told `too-slow`; the log keeps the messages.
+/// limit. Who reads so little that even these pile up is told `too-slow`; the log keeps the messages. A page that was
+/// asked for does not count: it is longer than the limit where all of it is being read.
 const EVENT_OVERRUN: u64 = 2;
 
 impl Core {
@@ -123,8 +124,12 @@ impl Core {
     // ---- sending -----------------------------------------------------------------------------------
 
     pub(super) fn send(&mut self, conn: ConnId, bytes: Vec<u8>) {
+        let limit = self.hub.settings.outbound_bytes;
         if let Some(session) = self.hub.session_mut(conn).filter(|session| !session.closing) {
             session.sent += bytes.len() as u64;
+            if bytes.len() > limit {
+                session.long_reply = (session.sent, bytes.len() as u64);
+            }
             self.out.push(Effect::Send(conn, bytes));
         }
     }
@@ -150,7 +155,7 @@ impl Core {
         let mut slow = Vec::new();
         for &conn in to.iter().filter(|&&conn| Some(conn) != except) {
             let Some(session) = self.hub.session_mut(conn).filter(|session| session.is_ready()) else { continue };
-            if session.queued() + lines.len() as u64 > limit {
+            if session.queued_unasked() + lines.len() as u64 > limit {
                 slow.push(conn);
             } else {
                 session.sent += lines.len() as u64;

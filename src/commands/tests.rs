@@ -303,3 +303,26 @@ fn a_page_that_could_not_be_read_back_is_asked_for_again() {
     bench.handle(Input::Stored(second, Done::Query(Err(Refused::Internal))));
     assert!(backlog(&bench.handle(Input::Tick)).is_some(), "who says nothing gets it too");
 }
+
+/// One event that may not be dropped, and what it does to a connection.
+fn event(bench: &mut Bench, conn: ConnId, bytes: usize) -> Vec<Effect> {
+    bench.core.event(&[conn], None, Line::event("topic").arg("#r").text(&"t".repeat(bytes)));
+    std::mem::take(&mut bench.core.out)
+}
+
+#[test]
+fn who_reads_a_long_page_still_hears_of_the_room() {
+    let mut bench = Bench::new();
+    let conn = bench.login(0, 1);
+    let asked = ticket(&bench.line(conn, "/fetch #r"));
+    let body: std::sync::Arc<str> = "x".repeat(60_000).into();
+    let entries = (1..=17).map(|id| Entry { body: body.clone(), ..entry(id) }).collect();
+    let page = Answer::Page(Page { entries, more: true, oldest: None });
+    let reply = bench.handle(Input::Stored(asked, Done::Query(Ok(page))));
+    assert!(sent(&reply, conn).len() > 1_000_000);
+    assert!(sent(&event(&mut bench, conn, 100), conn).starts_with("* topic "), "the page is being read");
+    // But not without a bound.
+    let told: String = (0..200).map(|_| sent(&event(&mut bench, conn, 1000), conn)).collect();
+    assert!(told.ends_with("* bye too-slow\n"), "{}", told.len());
+    assert!((120_000..140_000).contains(&told.len()), "twice the limit: {}", told.len());
+}

@@ -228,7 +228,8 @@ fn a_backup_is_a_database_and_replaces_nothing() {
     home.done(
         &line,
         &format!(
-            "wrote {}; keep server.key too, in another place: the copy does not open without it\n",
+            "wrote {}; keep server.key too, in another place: the copy does not open without it\n\
+             files that were sent are not in it: now copy the directory files, too\n",
             copy.display()
         ),
     );

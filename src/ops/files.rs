@@ -8,6 +8,9 @@ pub const FILE_BYTES_MIN: u64 = 4096;
 /// Uploads of one account that are begun and not finished: more than anybody sends side by side.
 pub const UPLOADS_PER_ACCOUNT: u64 = 100;
 
+/// Bytes of the largest file: 2^31 blocks of 16 KiB, half of what a sealing key may be used for.
+pub const FILE_BYTES_MAX: u64 = 1 << 45;
+
 /// What the operator allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileLimits {

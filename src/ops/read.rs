@@ -172,8 +172,8 @@ pub enum Query {
         /// At most so many.
         limit: usize,
     },
-    /// A piece of a file. → [`Answer::FilePart`]; `NotFound` (no such file, or not for the account's eyes),
-    /// `Offset` (the file ends there).
+    /// A piece of a file. → [`Answer::FilePart`]; `NotFound` (no such file, one that is not whole or gone, or
+    /// not for the account's eyes), `Offset` (the file ends there). Answered in an order of their own.
     FilePart {
         /// Who reads.
         account: AccountId,

@@ -266,7 +266,8 @@ pub enum Op {
     },
     /// Begins an upload, or finds the one that the sender began (or finished) before with this target, size and
     /// hash. A file of no bytes is finished at once. → [`Outcome::Upload`]; `NoSuchUser`, `NoSuchRoom`,
-    /// `NotMember`, `E2eRequired`, `Quota`, `DiskLow`, `Checksum` (of no bytes).
+    /// `NotMember`, `E2eRequired`, `TooLong` (than [`FILE_BYTES_MAX`](super::FILE_BYTES_MAX)), `Quota`,
+    /// `DiskLow`, `Checksum` (of no bytes).
     BeginUpload {
         /// Who sends.
         sender: Person,
@@ -283,8 +284,9 @@ pub enum Op {
     },
     /// Writes the next piece of an upload; the last one makes it a message of its conversation. Answered in
     /// the order of the chunks, but not in that of other writes. → [`Outcome::ChunkWritten`]; `NotFound` (no
-    /// such upload of this account), `Offset` (another is next), `NotBase64`, `TooLong` (so many bytes fit),
-    /// `NotMember`, `NoSuchUser` (the receiver is gone), `Checksum`, `DiskLow`.
+    /// such upload of this account), `Offset` (another is next; of one that is finished its size), `NotBase64`,
+    /// `TooLong` (so many bytes fit), `NotMember` or `NoSuchRoom` (a private one), `NoSuchUser` (the receiver is
+    /// gone), `Checksum`, `DiskLow`. After `NotMember`, `DiskLow` and `Internal` it goes on where it was.
     WriteChunk {
         /// Whose upload.
         account: AccountId,
@@ -296,7 +298,7 @@ pub enum Op {
         data: Box<str>,
     },
     /// Deletes the bytes of a file, or an upload. → [`Outcome::Nothing`]; `NotFound` (none that the account
-    /// may see), `Forbidden` (neither the sender nor an operator of the room).
+    /// may see, or gone already), `Forbidden` (neither the sender nor an operator of the room).
     DropFile {
         /// Who wants it gone.
         account: AccountId,

@@ -4,9 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::tests::uploads::{begin, content};
 use super::tests::{name, verifier};
 use super::*;
-use crate::ops::{Done, Op, Outcome, Person, Ticket};
+use crate::ops::{Answer, Done, Op, Outcome, Person, Query, Ticket};
+use crate::protocol::file::CHUNK_MAX;
 use crate::protocol::{Target, Timestamp};
 
 const PEOPLE: usize = 200;
@@ -103,6 +108,99 @@ fn appends_against_plain_sqlite() {
         let room = store("200 senders to one room", |_| Target::parse("#room").unwrap());
         eprintln!("  that is {:.2} and {:.2} of plain", direct / plain, room / plain);
     }
+}
+
+/// How fast files go in and out, and what a message waits meanwhile. `DOWNSTREAM_BENCH_MIB` says how much.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn files_in_and_out() {
+    let dir = place();
+    let key = ServerKey::load_or_create(dir.path(), None).unwrap();
+    let (bell, ring) = std::sync::mpsc::channel();
+    let database = Database::open(dir.path(), &key).unwrap();
+    let (mut store, _) = database.start(Arc::new(move || bell.send(()).unwrap_or(()))).unwrap();
+    let now = Timestamp::from_millis(1_000_000);
+    let mib: usize = std::env::var("DOWNSTREAM_BENCH_MIB").map_or(256, |mib| mib.parse().unwrap());
+    let bytes = content(1, mib << 20);
+    let texts: Vec<Box<str>> = bytes.chunks(CHUNK_MAX).map(|piece| STANDARD.encode(piece).into()).collect();
+    let one = |store: &mut Store, op: Op| {
+        store.submit(Ticket(1 << 40), now, op);
+        let mut outcome = None;
+        while outcome.is_none() {
+            ring.recv_timeout(Duration::from_secs(10)).unwrap();
+            store.drain(|news| match news {
+                News::Answer(_, Done::Op(Ok(done))) => outcome = Some(done),
+                other => panic!("{other:?}"),
+            });
+        }
+        outcome.unwrap()
+    };
+    let person = |store: &mut Store, text: &str| match one(
+        store,
+        Op::Register { name: name(text), verifier: verifier(1), invite: None },
+    ) {
+        Outcome::Registered(id) => Person { id, name: name(text) },
+        other => panic!("{other:?}"),
+    };
+    let [alice, bob] = ["alice", "bob"].map(|text| person(&mut store, text));
+    let Outcome::Upload(upload) = one(&mut store, begin(&alice, "bob", "x", &bytes)) else { panic!() };
+    let (mut sent, mut done, mut asked) = (0, 0, Instant::now());
+    let mut waits = Vec::new();
+    let say = |store: &mut Store| {
+        let op =
+            Op::Append { sender: bob.clone(), targets: vec![Target::User(name("alice"))], body: "x".into(), key: None };
+        store.submit(Ticket(1 << 41), now, op);
+    };
+    say(&mut store);
+    let since = Instant::now();
+    let before = store.stats();
+    while done < texts.len() {
+        while sent < texts.len() && sent - done < 64 {
+            let data = texts[sent].clone();
+            let offset = (sent * CHUNK_MAX) as u64;
+            let op = Op::WriteChunk { account: alice.id, file: upload.file, offset, data };
+            store.submit(Ticket(sent as u64), now, op);
+            sent += 1;
+        }
+        ring.recv_timeout(Duration::from_secs(10)).unwrap();
+        let mut stored = false;
+        store.drain(|news| match news {
+            News::Answer(_, Done::Op(Ok(Outcome::ChunkWritten(_)))) => done += 1,
+            News::Answer(_, Done::Op(Ok(Outcome::Appended(_)))) => stored = true,
+            other => panic!("{other:?}"),
+        });
+        if stored {
+            waits.push(asked.elapsed());
+            asked = Instant::now();
+            say(&mut store);
+        }
+    }
+    let rate = mib as f64 / since.elapsed().as_secs_f64();
+    waits.sort();
+    let commits = store.stats().commits - before.commits;
+    eprintln!(
+        "in: {rate:.0} MiB/s, {commits} commits; {} messages meanwhile, median {:?}, worst {:?}",
+        waits.len(),
+        waits[waits.len() / 2],
+        waits[waits.len() - 1]
+    );
+    let since = Instant::now();
+    let mut offset = 0;
+    while offset < bytes.len() as u64 {
+        let query = Query::FilePart { account: bob.id, file: upload.file, offset, length: 1 << 20 };
+        store.ask(Ticket(7), query);
+        let asked = offset;
+        while offset == asked {
+            ring.recv_timeout(Duration::from_secs(10)).unwrap();
+            store.drain(|news| match news {
+                News::Answer(_, Done::Query(Ok(Answer::FilePart(part)))) => offset = part.next,
+                News::Answer(_, Done::Op(Ok(_))) => {}
+                other => panic!("{other:?}"),
+            });
+        }
+    }
+    eprintln!("out, one piece at a time: {:.0} MiB/s", mib as f64 / since.elapsed().as_secs_f64());
+    store.shutdown(|_| ()).unwrap();
 }
 
 /// What an append costs the processor, without a disk.

@@ -11,7 +11,7 @@ mod rosters;
 mod signals;
 mod threads;
 mod transfers;
-mod uploads;
+pub(in crate::store) mod uploads;
 
 use std::sync::Arc;
 

@@ -303,7 +303,10 @@ impl Store {
         self.shared.parts.close();
         self.shared.outbox.close();
         // The thread of files has its last records committed before the writer may end.
-        let ended = self.others.drain(..).map(JoinHandle::join).fold(true, |all, thread| all && thread.is_ok());
+        let mut ended = true;
+        for thread in self.others.drain(..) {
+            ended &= thread.join().is_ok();
+        }
         self.shared.writes.close();
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let sqlite = writer.join().map_err(|_| StoreError::Died)?;

@@ -14,9 +14,10 @@ pub(crate) struct Place {
     address: SocketAddr,
     behind: Arc<Mutex<Option<SocketAddr>>>,
     gate: Arc<Gate>,
+    back: Arc<Gate>,
 }
 
-/// What of the clients' bytes is let through.
+/// What of the bytes in one direction is let through.
 #[derive(Default)]
 struct Gate {
     /// So many more; `None`: all.
@@ -33,6 +34,12 @@ impl Gate {
         }
         self.changed.notify_all();
     }
+
+    fn wait_closed(&self) {
+        let left = self.left.lock().unwrap();
+        let (left, _) = self.changed.wait_timeout_while(left, DEADLINE, |left| *left != Some(0)).unwrap();
+        assert_eq!(*left, Some(0), "nobody has sent so much");
+    }
 }
 
 impl Place {
@@ -45,18 +52,18 @@ impl Place {
         let home = Home::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (behind, gate) = (Arc::new(Mutex::new(None)), Arc::<Gate>::default());
-        let (to, through) = (Arc::clone(&behind), Arc::clone(&gate));
+        let (behind, gate, back) = (Arc::new(Mutex::new(None)), Arc::<Gate>::default(), Arc::<Gate>::default());
+        let (to, through, through_back) = (Arc::clone(&behind), Arc::clone(&gate), Arc::clone(&back));
         std::thread::spawn(move || {
             while let Ok((client, _)) = listener.accept() {
                 // Nobody behind: the client sees its connection cut.
                 let to: Option<SocketAddr> = *to.lock().unwrap();
                 let Some(Ok(server)) = to.map(TcpStream::connect) else { continue };
-                pass(client.try_clone().unwrap(), server.try_clone().unwrap(), Some(Arc::clone(&through)));
-                pass(server, client, None);
+                pass(client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(&through));
+                pass(server, client, Arc::clone(&through_back));
             }
         });
-        let place = Place { home, daemon: Mutex::new(None), address, behind, gate };
+        let place = Place { home, daemon: Mutex::new(None), address, behind, gate, back };
         place.up();
         place
     }
@@ -79,17 +86,27 @@ impl Place {
         *self.gate.left.lock().unwrap() = Some(bytes);
     }
 
+    /// The same for the server's bytes.
+    pub(crate) fn starve_after(&self, bytes: usize) {
+        *self.back.left.lock().unwrap() = Some(bytes);
+    }
+
     /// Waits until the gate has closed: somebody is in the middle of something.
     pub(crate) fn wait_closed(&self) {
-        let left = self.gate.left.lock().unwrap();
-        let (left, _) = self.gate.changed.wait_timeout_while(left, DEADLINE, |left| *left != Some(0)).unwrap();
-        assert_eq!(*left, Some(0), "nobody has sent so much");
+        self.gate.wait_closed();
+    }
+
+    /// The same of the gate of [`Place::starve_after`].
+    pub(crate) fn wait_starved(&self) {
+        self.back.wait_closed();
     }
 
     /// Lets everything through again.
     pub(crate) fn open(&self) {
-        *self.gate.left.lock().unwrap() = None;
-        self.gate.changed.notify_all();
+        for gate in [&self.gate, &self.back] {
+            *gate.left.lock().unwrap() = None;
+            gate.changed.notify_all();
+        }
     }
 
     pub(crate) fn pin(&self) -> String {
@@ -108,13 +125,11 @@ impl Place {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, gate: Option<Arc<Gate>>) {
+fn pass(mut from: TcpStream, mut to: TcpStream, gate: Arc<Gate>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 16 * 1024];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
-            if let Some(gate) = &gate {
-                gate.take(n);
-            }
+            gate.take(n);
             if to.write_all(&buffer[..n]).is_err() {
                 break;
             }

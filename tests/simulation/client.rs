@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use downstream::protocol::LineFault;
+use downstream::protocol::{FileId, LineFault};
 use downstream::session::ConnId;
 
 use super::oracle::{Given, Kind, Oracle};
@@ -22,6 +22,8 @@ pub struct People {
     pub secrets: BTreeMap<String, Vec<String>>,
     pub rooms: Vec<String>,
     posts: Vec<(String, String, String)>,
+    /// How far the chunks that were typed go.
+    pub typed_chunks: BTreeMap<FileId, u64>,
     /// Records that somebody has put.
     pub records: Vec<String>,
     /// Of a hundred lines, those of programs.
@@ -38,6 +40,7 @@ impl People {
             secrets: BTreeMap::new(),
             rooms: (0..rooms).map(|n| format!("#r{n}")).collect(),
             posts: Vec::new(),
+            typed_chunks: BTreeMap::new(),
             records: Vec::new(),
             programs,
             count: 0,
@@ -63,7 +66,7 @@ impl People {
         self.rooms.get(busy).cloned().unwrap_or_default()
     }
 
-    fn target(&self, rng: &mut Rng) -> String {
+    pub fn target(&self, rng: &mut Rng) -> String {
         if rng.percent(65) { self.room(rng) } else { self.name(rng) }
     }
 
@@ -133,6 +136,7 @@ impl People {
         match me {
             None if rng.percent(85) => self.enter(rng, oracle),
             None => self.command(rng, "nobody", oracle),
+            Some(me) if rng.one_in(7) => self.transfer(rng, &me, oracle),
             Some(me) if rng.percent(self.programs) => self.exchange(rng, &me, oracle),
             Some(me) => match rng.below(100) {
                 0..52 => self.speak(rng, &me),

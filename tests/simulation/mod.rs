@@ -7,6 +7,7 @@
 mod backend;
 mod client;
 mod exchanges;
+mod files;
 mod garble;
 mod model;
 mod oracle;

@@ -12,6 +12,7 @@ use downstream::protocol::{Target, Timestamp, UserName};
 use downstream::session::ConnId;
 
 use super::exchanges::Exchanges;
+use super::files::Files;
 
 pub struct Message {
     pub id: u64,
@@ -20,6 +21,8 @@ pub struct Message {
     pub target: Target,
     pub sender_name: UserName,
     pub time: Timestamp,
+    /// It is a file, of this name.
+    pub is_file: bool,
     /// The core knows of it.
     pub answered: bool,
     /// Old enough to be deleted at any time.
@@ -75,6 +78,7 @@ pub struct Model {
     pub by_body: HashMap<Arc<str>, Vec<(ConversationId, usize)>>,
     posts: HashMap<(AccountId, String), Post>,
     pub exchanges: Exchanges,
+    pub files: Files,
     /// Retention has deleted something: counts are not known any more.
     pub swept: bool,
 }
@@ -98,7 +102,10 @@ impl Model {
         };
         let outcome = match result {
             Ok(outcome) => outcome,
-            Err(refused) => return self.exchanges.refused(op, *refused, room_of_roster),
+            Err(refused) => {
+                self.files.refused(op, *refused)?;
+                return self.exchanges.refused(op, *refused, room_of_roster);
+            }
         };
         if let Outcome::RosterAdded(added) = outcome
             && room_of_roster != Some(added.room.id)
@@ -106,6 +113,10 @@ impl Model {
             return Err(format!("an entry in {} by a stranger", added.room.name));
         }
         self.exchanges.committed(op, outcome, from)?;
+        if let Some((sender, target, name, appended)) = self.files.committed(op, outcome)? {
+            let at = self.append(&sender, &target, &name.into(), &appended, true)?;
+            news.push(News::Message(appended.conversation, at));
+        }
         match (op, outcome) {
             (Op::Register { name, verifier, .. }, Outcome::Registered(id)) => {
                 let password = passwords.get(&verifier.hash).cloned().unwrap_or_default();
@@ -181,7 +192,7 @@ impl Model {
                         _ => {}
                     }
                     if let Some(appended) = result.as_ref().ok().filter(|appended| !appended.duplicate) {
-                        let at = self.append(sender, target, body, appended)?;
+                        let at = self.append(sender, target, body, appended, false)?;
                         news.push(News::Message(appended.conversation, at));
                         if let Some(key) = key {
                             let (conversation, id, time) = (appended.conversation, appended.id.0, appended.time);
@@ -296,6 +307,7 @@ impl Model {
         target: &Target,
         body: &Arc<str>,
         appended: &Appended,
+        is_file: bool,
     ) -> Checked<usize> {
         let conversation = self.conversations.entry(appended.conversation).or_default();
         match (&appended.to, target) {
@@ -315,7 +327,7 @@ impl Model {
                     return Err(format!("{} spoke in {name} without being there", sender.name));
                 }
                 let e2e = conversation.room.as_ref().is_some_and(|room| room.e2e);
-                if e2e && !body.starts_with("e2e:") {
+                if e2e && !(if is_file { &**body == "sealed" } else { body.starts_with("e2e:") }) {
                     return Err("a readable message in an end-to-end room".into());
                 }
             }
@@ -332,6 +344,7 @@ impl Model {
             target: target.clone(),
             sender_name: sender.name.clone(),
             time: appended.time,
+            is_file,
             answered: false,
             old: false,
         });
@@ -355,14 +368,24 @@ impl Model {
             }
             (_, Ok(Outcome::Appended(results))) => {
                 for appended in results.iter().flatten() {
-                    let log = self.conversations.get_mut(&appended.conversation).map(|found| &mut found.log);
-                    let at = (appended.id.0 - 1) as usize;
-                    if let Some(message) = log.and_then(|log| log.get_mut(at)) {
-                        message.answered = true;
-                    }
+                    self.answered(appended.conversation, appended.id.0);
                 }
             }
+            (_, Ok(Outcome::Upload(upload))) => {
+                upload.done.iter().for_each(|done| self.answered(done.conversation, done.id.0));
+            }
+            (_, Ok(Outcome::ChunkWritten(written))) => {
+                written.done.iter().for_each(|done| self.answered(done.conversation, done.id.0));
+            }
             _ => {}
+        }
+    }
+
+    /// The core knows of a message from now on.
+    fn answered(&mut self, conversation: ConversationId, id: u64) {
+        let log = self.conversations.get_mut(&conversation).map(|found| &mut found.log);
+        if let Some(message) = log.and_then(|log| log.get_mut((id - 1) as usize)) {
+            message.answered = true;
         }
     }
 
@@ -427,6 +450,7 @@ impl Model {
             _ => None,
         };
         self.exchanges.looked_up(query, answer, room)?;
+        self.files.looked_up(query, answer, &self.conversations, self.swept)?;
         if self.swept {
             return Ok(());
         }

@@ -9,6 +9,7 @@ use downstream::session::ConnId;
 
 use super::backend::Written;
 use super::exchanges::{rows_of_answer, rows_of_outcome};
+use super::files::{reply_of, rows_of};
 use super::model::{Message, Model, News};
 use super::wire::ServerLine;
 
@@ -46,6 +47,8 @@ pub enum Kind {
     },
     /// Commands whose rows are exactly what the store answered.
     Rows,
+    /// Commands whose reply is.
+    Reply,
     Other,
 }
 
@@ -289,13 +292,15 @@ impl Oracle {
 
     /// A read was answered.
     pub fn looked_up(&mut self, owner: Option<ConnId>, query: &Query, answer: &Answer) -> Checked {
-        self.rows.extend(owner.zip(rows_of_answer(query, answer)));
+        self.rows.extend(owner.zip(rows_of_answer(query, answer).or_else(|| rows_of(query, answer))));
         self.model.looked_up(query, answer)
     }
 
     /// Before the core is told.
     pub fn telling(&mut self, owner: Option<ConnId>, op: &Op, result: &Result<Outcome, Refused>) {
         self.model.telling(op, result);
+        let reply = result.as_ref().ok().and_then(reply_of);
+        self.rows.extend(owner.zip(reply.map(|reply| vec![reply])));
         let Ok(Outcome::Signalled(stored)) = result else { return };
         let waits = self.model.exchanges.waiting(stored.receiver.id).any(|(id, _)| id == stored.id);
         for (conn, view) in &mut self.views {
@@ -489,6 +494,13 @@ impl Oracle {
                     return wrong(format!("{} rows, not the {} that were read", rows.len(), expected.len()));
                 }
             }
+            Kind::Reply => {
+                let expected = self.rows.remove(&conn).ok_or("a reply to what nobody stored")?;
+                let found = read.words.get(1..).unwrap_or_default().join(" ");
+                if expected != [found] {
+                    return wrong(format!("the reply is not {expected:?}"));
+                }
+            }
             Kind::FetchUnread | Kind::FetchPage => return self.fetched(conn, &given, read, rows),
             Kind::Other => {
                 let name = self.view(conn).and_then(|view| view.login.as_ref()).map(|login| login.name.clone());
@@ -582,7 +594,7 @@ impl Oracle {
                 view.bye = Some(read.word(1)?.to_owned());
                 return Ok(());
             }
-            "msg" => return self.message_event(conn, read),
+            "msg" | "file" => return self.message_event(conn, read),
             "signal" => return self.signal_event(conn, read),
             _ => {}
         }
@@ -679,7 +691,7 @@ impl Oracle {
         let Some((conversation, message)) = self.find(id, body, target, sender) else {
             return wrong("a message that is not stored");
         };
-        if message.time != time || !message.answered {
+        if message.time != time || !message.answered || message.is_file != (read.words[0] == "file") {
             return wrong("a message before its commit, or with another time");
         }
         let is_room = matches!(message.target, Target::Room(_));

@@ -84,6 +84,13 @@ impl<'a> ServerLine<'a> {
                 self.words.get(5).map_or(Ok(()), |word| (*word == "missed=yes").then_some(()).ok_or("unknown key"))?;
                 Ok(())
             }
+            "file" => {
+                self.counts(8, 10)?;
+                self.message()?;
+                (self.number("file")? > 0).then_some(()).ok_or("no file")?;
+                self.number("size")?;
+                self.key("sha256").filter(|hash| hash.len() == 64).map(drop).ok_or_else(|| "no hash".to_owned())
+            }
             "unread" => {
                 self.counts(5, 5)?;
                 target(1)?;

@@ -47,13 +47,14 @@ impl Home {
         home
     }
 
-    /// Writes the configuration anew.
+    /// Writes the configuration anew, the whole at once: a daemon may be reading it.
     pub(crate) fn configure(&self, config: &str) {
         let mut table: toml::Table = BASE.parse().unwrap();
         let over: toml::Table =
             config.parse().unwrap_or_else(|e| panic!("the test's own configuration: {e}\n{config}"));
         merge(&mut table, over);
-        std::fs::write(self.path("downstream.toml"), table.to_string()).unwrap();
+        std::fs::write(self.path("downstream.toml.new"), table.to_string()).unwrap();
+        std::fs::rename(self.path("downstream.toml.new"), self.path("downstream.toml")).unwrap();
     }
 
     /// A path inside.

@@ -27,7 +27,7 @@ mod tests;
 mod upload;
 
 pub(crate) use self::deliver::Delivered;
-pub(crate) use self::download::{Begun, Fetching, To};
+pub(crate) use self::download::{Fetching, To};
 pub(crate) use self::filter::ByHand;
 pub(crate) use self::identity::{
     Number, draw_account, looks_like_words, number_of, own_number, seed_from_words, seed_words,

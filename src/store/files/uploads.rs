@@ -24,7 +24,8 @@ use crate::ops::{AccountId, Refused, Sha256};
 use crate::protocol::{FileId, Timestamp};
 
 /// Bytes of a block before it is sealed: small enough that a piece costs little more than it has, and large
-/// enough that sealing adds next to nothing. A file of 4 GiB has 2^18, far below what a key may seal.
+/// enough that sealing adds next to nothing. [`FILE_BYTES_MAX`](crate::ops::FILE_BYTES_MAX) is so many that a key may
+/// seal.
 pub(super) const BLOCK: usize = 16 * 1024;
 /// Bytes of a whole block as it is stored.
 pub(super) const SLOT: usize = BLOCK + SEAL_OVERHEAD;

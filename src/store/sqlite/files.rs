@@ -9,8 +9,8 @@ use super::upkeep::Budget;
 use super::values::bytes;
 use super::{Fault, Outcomes, Sqlite};
 use crate::ops::{
-    AccountId, ConversationId, Destination, FILE_BYTES_MIN, FileLimits, FileRef, Finished, MessageId, Outcome, Person,
-    Refused, Role, Sha256, UPLOADS_PER_ACCOUNT, Upload,
+    AccountId, ConversationId, Destination, FILE_BYTES_MAX, FILE_BYTES_MIN, FileLimits, FileRef, Finished, MessageId,
+    Outcome, Person, Refused, Role, Sha256, UPLOADS_PER_ACCOUNT, Upload,
 };
 use crate::protocol::file::SEALED_NAME;
 use crate::protocol::{FileId, FileName, RoomName, Target, Timestamp, UserName};
@@ -157,6 +157,9 @@ impl Sqlite {
         if size == 0 && sha256 != Sha256::of(b"") {
             return Err(Refused::Checksum.into());
         }
+        if size > FILE_BYTES_MAX {
+            return Err(Refused::TooLong(FILE_BYTES_MAX).into());
+        }
         self.require_space(sender.id, size, limits)?;
         let sql =
             "INSERT INTO file(sender, room, receiver, size, sha256, name, time) VALUES (?1, ?2, ?3, ?4, ?5, x'', ?6)";
@@ -184,9 +187,7 @@ impl Sqlite {
                 return Err(Refused::Quota(limit).into());
             }
         }
-        // What fits a disk fits a column, too.
-        let fits = counted <= self.spare.get() && i64::try_from(counted).is_ok();
-        if fits { Ok(()) } else { Err(Refused::DiskLow.into()) }
+        if counted <= self.spare.get() { Ok(()) } else { Err(Refused::DiskLow.into()) }
     }
 
     /// Says how much of the disk uploads may still take.

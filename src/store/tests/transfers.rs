@@ -371,16 +371,15 @@ fn a_disk_that_is_nearly_full_is_left_to_messages() {
     faults.low.store(false, Ordering::SeqCst);
     running.pour(&alice, file, &bytes, 0);
     assert!(running.read_file(&bob, file) == bytes);
-    // A disk has an end.
-    let huge = Op::BeginUpload {
-        sender: alice.clone(),
-        target: target("bob"),
-        name: crate::protocol::FileName::parse("x").unwrap(),
-        size: u64::MAX,
-        sha256: Sha256([1; 32]),
-        limits: super::uploads::FREE,
-    };
-    assert_eq!(running.apply(huge).unwrap_err(), Refused::DiskLow);
+    // A disk has an end, and so has a key.
+    let too_long = Refused::TooLong(FILE_BYTES_MAX);
+    for (size, refused) in [(FILE_BYTES_MAX, Refused::DiskLow), (FILE_BYTES_MAX + 1, too_long), (u64::MAX, too_long)] {
+        let mut huge = begin(&alice, "bob", "x", &bytes);
+        if let Op::BeginUpload { size: announced, .. } = &mut huge {
+            *announced = size;
+        }
+        assert_eq!(running.apply(huge).unwrap_err(), refused);
+    }
 }
 
 #[test]

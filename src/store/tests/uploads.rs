@@ -11,7 +11,7 @@ use crate::protocol::{FileId, FileName};
 pub(super) const FREE: FileLimits = FileLimits { quota: None, total: None };
 
 /// Bytes that repeat nowhere near.
-pub(super) fn content(seed: u64, len: usize) -> Vec<u8> {
+pub(in crate::store) fn content(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
@@ -24,7 +24,7 @@ pub(super) fn content(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn begin(sender: &Person, to: &str, name: &str, bytes: &[u8]) -> Op {
+pub(in crate::store) fn begin(sender: &Person, to: &str, name: &str, bytes: &[u8]) -> Op {
     Op::BeginUpload {
         sender: sender.clone(),
         target: target(to),

@@ -4,30 +4,29 @@
 //! and that outlives the connection. What it has written is all that there is to know of how far it is: whoever
 //! goes on later seals (or hashes) that again, and the hash of the whole vouches for it together with the rest.
 
-use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
+mod fetching;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use downstream::e2e::armour::hex;
 use downstream::e2e::error::Error;
-use downstream::e2e::file::{CHUNK, HEADER, Receiver, SEALED_CHUNK};
-use downstream::protocol::{ChunkLine, Fields};
-use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
+use downstream::e2e::file::{CHUNK, HEADER};
 
-use super::files::{Found, Kind};
+use self::fetching::{Fault, Place, Target};
+use super::files::Found;
 use super::take::meaning;
 use super::{Client, PATIENCE, no_random, notice, now, wait_for};
 use crate::error::Failure;
-use crate::event::{Event, Phase};
+use crate::event::Event;
 use crate::folder::{Before, Folder, Part};
-use crate::server::Answer;
 use crate::store::{Download, FileRef, Save};
 
+pub(crate) use self::fetching::Fetching;
+
 /// Bytes asked for in one command. With the commands that a connection has on their way, 16 MiB are.
-pub(crate) const PIECE: u64 = 256 << 10;
-/// Bytes of a part that are gone over in one step: well below a second.
-const AGAIN: u64 = 32 << 20;
+const PIECE: u64 = 256 << 10;
 
 /// Where a file goes.
 #[derive(Debug, Clone)]
@@ -39,76 +38,9 @@ pub(crate) enum To {
     Folder { path: PathBuf, make: bool, name: Option<String> },
 }
 
-/// A download at work.
-pub(crate) struct Fetching {
-    found: Found,
-    place: Place,
-    check: Check,
-    /// Bytes of the server's that were taken.
-    at: u64,
-    /// Those of them that make no chunk yet.
-    rest: Vec<u8>,
-    /// Bytes of the part that are still to be gone over.
-    again: u64,
-    /// Some of it was written by an earlier process.
-    resumed: bool,
-    /// How often the server said that it is too fast, since it last gave something.
-    waited: usize,
-    /// What waits for it.
-    save: Option<Save>,
-}
-
-enum Place {
-    Output,
-    Folder {
-        folder: Folder,
-        part: Part,
-        record: Download,
-    },
-    /// It is over.
-    None,
-}
-
-enum Check {
-    /// Sealed, and its first bytes have not come.
-    Header,
-    Sealed(Box<Receiver>),
-    Plain(Sha256),
-}
-
-/// What [`Client::begin_download`] came to.
-pub(crate) enum Begun {
-    /// There is something to do.
-    Fetching(Box<Fetching>),
-    /// An earlier process had done it.
-    Done(Event),
-}
-
-/// Why a piece was not taken.
-enum Fault {
-    /// It is not what was sealed (or hashed): nothing of the file is believed any more.
-    Check(Error),
-    Other(Failure),
-}
-
-impl From<Failure> for Fault {
-    fn from(failure: Failure) -> Fault {
-        Fault::Other(failure)
-    }
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Fault {
-        Fault::Other(match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::closed(),
-            _ => cannot_write(&error),
-        })
-    }
-}
-
 impl Client<'_> {
     /// Begins to get a file, or goes on where an earlier process stopped. `saving` is what waits for it, which
-    /// ends with it, and the most bytes that it may have.
+    /// ends with it, and the most bytes that it may have. `None` where an earlier process had done all but say so.
     ///
     /// # Errors
     /// [`Failure`]: it cannot be got, is too large, does not fit, or another process is getting it.
@@ -117,18 +49,20 @@ impl Client<'_> {
         wanted: &FileRef,
         to: &To,
         saving: Option<(&Save, u64)>,
-    ) -> Result<Begun, Failure> {
+    ) -> Result<Option<Box<Fetching>>, Failure> {
         let found = self.find_file(wanted)?;
         let save = saving.map(|(save, _)| save.clone());
         if saving.is_some_and(|(_, most)| found.size() > most) {
             let message = format!("{} has {} bytes, more than --save-max allows", found.name(), found.size());
             return Err(Failure::failed(message).hint(format!("`dsc get-file '{wanted}'` gets it")));
         }
-        let To::Folder { path, make, name } = to else { return Ok(Fetching::begun(found, Place::Output, 0, save)) };
+        let To::Folder { path, make, name } = to else {
+            return Ok(Some(Fetching::new(found, Place::Output, 0, save)));
+        };
         let folder = Folder::open(path, *make)?;
         let name = name.clone().unwrap_or_else(|| found.name());
         let same = |known: &Download| (known.blob, known.folder_inode) == (found.blob(), folder.identity());
-        let known = self.transact(|tx| Ok(tx.downloads()?.into_iter().find(same)))?;
+        let known = self.downloads()?.into_iter().find(same);
         if let Some(known) = known {
             match folder.again(&known.part, &known.name, found.size())? {
                 Before::Part(mut part) => {
@@ -137,16 +71,18 @@ impl Client<'_> {
                     part.cut(had).map_err(|error| cannot_write(&error))?;
                     let record = Download { name, ..known };
                     self.transact(|tx| Ok(tx.put_download(&record)?))?;
-                    return Ok(Fetching::begun(found, Place::Folder { folder, part, record }, had, save));
+                    let place = Place::Folder(Box::new(Target { folder, part, record }));
+                    return Ok(Some(Fetching::new(found, place, had, save)));
                 }
                 Before::Named(path) => {
                     self.end_download(&known.id, save.as_ref())?;
-                    return Ok(Begun::Done(received(&found, &path)));
+                    self.say(&received(&found, &path))?;
+                    return Ok(None);
                 }
                 Before::Busy => {
                     return Err(Failure::failed(format!("another dsc is getting {wanted} into the same folder")));
                 }
-                Before::Gone => self.transact(|tx| Ok(tx.drop_download(&known.id)))?,
+                Before::Gone => self.end_download(&known.id, None)?,
             }
         }
         folder.has_room(found.size())?;
@@ -169,26 +105,21 @@ impl Client<'_> {
             folder.discard(part)?;
             return Err(failure);
         }
-        Ok(Fetching::begun(found, Place::Folder { folder, part, record }, 0, save))
+        let place = Place::Folder(Box::new(Target { folder, part, record }));
+        Ok(Some(Fetching::new(found, place, 0, save)))
     }
 
-    /// Moves a download on by about `most` bytes. When it is over, what is to be said of it; nothing of a file
-    /// that went to standard output.
+    /// Moves a download on by about `most` bytes. Whether it is over; that is said then.
     ///
     /// # Errors
     /// [`Failure`]. After one of the connection, and after one that passes, the same download can be moved on
     /// with another connection. A file that is not what was sent leaves nothing behind.
-    pub(crate) fn move_on(&mut self, work: &mut Fetching, most: u64) -> Result<Option<Option<Event>>, Failure> {
-        let total = work.found.total();
+    pub(crate) fn move_on(&mut self, work: &mut Fetching, most: u64) -> Result<bool, Failure> {
         let moved = if work.again > 0 { self.go_over(work) } else { self.take_pieces(work, most) };
-        let ended = match moved {
-            Ok(()) if work.again == 0 && work.at == total => work.check_whole(),
-            Ok(()) => return Ok(None),
-            Err(fault) => Err(fault),
-        };
-        match ended {
-            Ok(()) => self.name_it(work).map(Some),
-            Err(Fault::Check(error)) => self.refuse(work, error),
+        match moved.and_then(|()| work.is_whole()) {
+            Ok(true) => self.name_it(work).map(|()| true),
+            Ok(false) => Ok(false),
+            Err(Fault::Check(error)) => self.refuse(work, error).map(|()| false),
             Err(Fault::Other(failure)) => Err(failure),
         }
     }
@@ -198,37 +129,17 @@ impl Client<'_> {
     /// # Errors
     /// As [`Client::move_on`].
     pub(crate) fn download(&mut self, work: &mut Fetching) -> Result<(), Failure> {
-        loop {
-            if let Some(ended) = self.move_on(work, u64::MAX)? {
-                return ended.map_or(Ok(()), |event| self.say(&event));
-            }
-        }
+        while !self.move_on(work, u64::MAX)? {}
+        Ok(())
     }
 
     /// Goes over what an earlier process has written.
     fn go_over(&mut self, work: &mut Fetching) -> Result<(), Fault> {
-        if matches!(work.check, Check::Header) {
-            let answer = self.ask(&work.command(0, HEADER as u64))?;
+        if work.wants_header() {
+            let answer = self.ask(&command(&work.found, 0, HEADER as u64))?;
             work.take(answer, HEADER as u64)?;
         }
-        let Place::Folder { part, .. } = &mut work.place else { return Ok(()) };
-        let mut chunk = Zeroizing::new(vec![0; CHUNK]);
-        let end = work.again.saturating_sub(AGAIN);
-        while work.again > end {
-            let length = usize::try_from(work.again).map_or(CHUNK, |left| left.min(CHUNK));
-            let chunk = chunk.get_mut(..length).unwrap_or_default();
-            part.read_exact(chunk)?;
-            match &mut work.check {
-                Check::Sealed(receiver) => receiver.again(chunk).map_err(Fault::Check)?,
-                Check::Plain(hash) => hash.update(&*chunk),
-                Check::Header => {}
-            }
-            // Whole chunks, all of them.
-            let passed = if matches!(work.check, Check::Sealed(_)) { SEALED_CHUNK } else { length };
-            work.again = work.again.saturating_sub(length as u64);
-            work.at = work.at.saturating_add(passed as u64);
-        }
-        Ok(())
+        work.go_over()
     }
 
     /// Asks for pieces, as many at once as the connection takes, and takes them in.
@@ -236,13 +147,13 @@ impl Client<'_> {
         let end = work.found.total().min(work.at.saturating_add(most));
         let (mut asked, mut taken) = (work.at, work.at);
         let piece = |at: u64| PIECE.min(end.saturating_sub(at));
-        let commands = Commands { file: work.found.file.to_string() };
+        let found = work.found.clone();
         let (mut fault, mut wait) = (None, None);
         let Client { server, show, .. } = self;
         let streamed = server.stream(
             &mut || {
                 let length = piece(asked);
-                let command = (length > 0).then(|| commands.piece(asked, length));
+                let command = (length > 0).then(|| command(&found, asked, length));
                 asked = asked.saturating_add(length);
                 Ok(command)
             },
@@ -250,8 +161,7 @@ impl Client<'_> {
                 let length = piece(taken);
                 let slow = wait_for(&answer, PATIENCE.1);
                 if let Err(why) = work.take(answer, length) {
-                    wait = slow;
-                    fault = Some(why);
+                    (fault, wait) = (Some(why), slow);
                     // It ends the stream; the fault itself says why.
                     return Err(Failure::failed("a piece of a file was not taken"));
                 }
@@ -271,24 +181,20 @@ impl Client<'_> {
     }
 
     /// Gives a whole file its name.
-    fn name_it(&mut self, work: &mut Fetching) -> Result<Option<Event>, Failure> {
+    fn name_it(&mut self, work: &mut Fetching) -> Result<(), Failure> {
         match &work.place {
-            Place::Folder { folder, part, record } => {
-                let path = folder.finish(part, &record.name)?;
-                let event = received(&work.found, &path);
-                self.end_download(&record.id, work.save.as_ref())?;
+            Place::Folder(target) => {
+                let path = target.folder.finish(&target.part, &target.record.name)?;
+                self.end_download(&target.record.id, work.save.as_ref())?;
                 work.place = Place::None;
-                Ok(Some(event))
+                self.say(&received(&work.found, &path))
             }
-            Place::Output => {
-                io::stdout().lock().flush().map_err(|error| cannot_write(&error))?;
-                Ok(None)
-            }
-            Place::None => Ok(None),
+            Place::Output => io::stdout().lock().flush().map_err(|error| cannot_write(&error)),
+            Place::None => Ok(()),
         }
     }
 
-    /// A download has ended well: what was noted of it goes, all at once.
+    /// A download is over: what was noted of it goes, all at once.
     fn end_download(&mut self, id: &str, save: Option<&Save>) -> Result<(), Failure> {
         self.transact(|tx| {
             tx.drop_download(id);
@@ -299,28 +205,24 @@ impl Client<'_> {
 
     /// A file that is not what was sent is erased. If a part was gone on with, that may have been changed
     /// meanwhile, or not have been written when the machine lost its power: then it begins anew, once.
-    fn refuse(&mut self, work: &mut Fetching, error: Error) -> Result<Option<Option<Event>>, Failure> {
-        let name = work.found.name();
-        if let Place::Folder { part, .. } = &mut work.place
-            && std::mem::take(&mut work.resumed)
-        {
-            part.cut(0).map_err(|error| cannot_write(&error))?;
-            (work.at, work.again, work.check) = (0, 0, Check::new(&work.found));
-            work.rest.clear();
+    fn refuse(&mut self, work: &mut Fetching, error: Error) -> Result<(), Failure> {
+        let (name, at) = (work.found.name(), work.at);
+        if work.begin_anew()? {
             let text = format!("what was there of {name} is not what was sent; it is got anew");
-            self.say(&notice("part-changed", Some(work.found.target.as_str()), text))?;
-            return Ok(None);
+            return self.say(&notice("part-changed", Some(work.found.target.as_str()), text));
         }
-        if let Place::Folder { folder, part, record } = std::mem::replace(&mut work.place, Place::None) {
-            self.transact(|tx| Ok(tx.drop_download(&record.id)))?;
-            folder.discard(part)?;
-        }
-        let (code, why) = (error.code(), meaning(error));
-        let message = format!("{name} is refused behind {} of {} bytes ({code}): {why}", work.at, work.found.total());
-        let kept = match work.place {
+        let kept = match std::mem::replace(&mut work.place, Place::None) {
+            Place::Folder(target) => {
+                let Target { folder, part, record } = *target;
+                folder.discard(part)?;
+                self.end_download(&record.id, None)?;
+                "nothing of it was kept"
+            }
             Place::Output => "what was written to standard output is not the whole file",
-            Place::Folder { .. } | Place::None => "nothing of it was kept",
+            Place::None => "it was over",
         };
+        let (code, why) = (error.code(), meaning(error));
+        let message = format!("{name} is refused behind {at} of {} bytes ({code}): {why}", work.found.total());
         Err(Failure::failed(message).hint(format!("{kept}; ask its sender to send it again")))
     }
 
@@ -340,8 +242,8 @@ impl Client<'_> {
         let Some(known) = self.downloads()?.into_iter().find(|known| known.id == id) else { return Ok(()) };
         let to = To::Folder { path: known.folder, make: false, name: Some(known.name) };
         match self.begin_download(&known.wanted, &to, None)? {
-            Begun::Fetching(mut work) => self.download(&mut work),
-            Begun::Done(event) => self.say(&event),
+            Some(mut work) => self.download(&mut work),
+            None => Ok(()),
         }
     }
 
@@ -360,146 +262,14 @@ impl Client<'_> {
                 Before::Named(_) | Before::Gone => {}
             }
         }
-        self.transact(|tx| Ok(tx.drop_download(id)))?;
+        self.end_download(id, None)?;
         Ok(known.name)
     }
 }
 
-impl Fetching {
-    fn begun(found: Found, place: Place, had: u64, save: Option<Save>) -> Begun {
-        let check = Check::new(&found);
-        let resumed = had > 0;
-        Begun::Fetching(Box::new(Fetching {
-            found,
-            place,
-            check,
-            at: 0,
-            rest: Vec::new(),
-            again: had,
-            resumed,
-            waited: 0,
-            save,
-        }))
-    }
-
-    fn command(&self, at: u64, length: u64) -> String {
-        Commands { file: self.found.file.to_string() }.piece(at, length)
-    }
-
-    fn progress(&self) -> Event {
-        Event::Progress {
-            phase: Phase::Receiving,
-            target: self.found.target.to_string(),
-            name: self.found.name(),
-            done: self.at,
-            size: Some(self.found.total()),
-        }
-    }
-
-    /// Takes the answer to a question for the next `length` bytes.
-    fn take(&mut self, answer: Answer, length: u64) -> Result<(), Fault> {
-        let reply = answer.reply.map_err(|refusal| match refusal.code.as_str() {
-            "not-found" => super::files::gone(&self.found.name()),
-            _ => refusal.into(),
-        })?;
-        // Another connection would hear the same: it is not tried again by itself.
-        let stray = |why: &str| Failure::failed(format!("the server does not keep to the protocol: {why}"));
-        if reply.key("size").and_then(|size| size.parse().ok()) != Some(self.found.total()) {
-            return Err(stray("a file has another size than was said").into());
-        }
-        let end = self.at.saturating_add(length);
-        for row in &answer.rows {
-            let chunk = ChunkLine::read(&Fields::parse(row)).map_err(|why| stray(&why.to_string()))?;
-            let bytes = chunk.bytes().map_err(|why| stray(&why.to_string()))?;
-            if (chunk.file, chunk.offset) != (self.found.file, self.at) {
-                return Err(stray("it gave another piece of a file than the next").into());
-            }
-            let next = self.at.saturating_add(bytes.len() as u64);
-            if next > end {
-                return Err(stray("it gave more of a file than was asked for").into());
-            }
-            self.fill(&bytes)?;
-            self.at = next;
-        }
-        if self.at != end {
-            return Err(stray("it gave less of a file than was asked for").into());
-        }
-        self.waited = 0;
-        Ok(())
-    }
-
-    /// Checks bytes and writes what they say.
-    fn fill(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        if let Check::Plain(hash) = &mut self.check {
-            hash.update(bytes);
-            return Ok(self.place.write(bytes)?);
-        }
-        self.rest.extend_from_slice(bytes);
-        let mut used = 0;
-        loop {
-            let left = self.rest.get(used..).unwrap_or_default();
-            match &mut self.check {
-                Check::Header => {
-                    let (Some(header), Kind::Sealed(descriptor)) = (left.first_chunk::<HEADER>(), &self.found.kind)
-                    else {
-                        break;
-                    };
-                    let receiver = Receiver::new(descriptor, header).map_err(Fault::Check)?;
-                    self.check = Check::Sealed(Box::new(receiver));
-                    used += HEADER;
-                }
-                Check::Sealed(receiver) => {
-                    let Some(sealed) = receiver.wants().and_then(|wants| left.get(..wants)) else { break };
-                    let text = receiver.chunk(sealed).map_err(Fault::Check)?;
-                    used += sealed.len();
-                    self.place.write(&text)?;
-                }
-                Check::Plain(_) => break,
-            }
-        }
-        self.rest.drain(..used);
-        Ok(())
-    }
-
-    /// That all of it is what was sent.
-    fn check_whole(&mut self) -> Result<(), Fault> {
-        match std::mem::replace(&mut self.check, Check::new(&self.found)) {
-            Check::Sealed(receiver) if self.rest.is_empty() => receiver.finish().map_err(Fault::Check),
-            Check::Plain(hash) if hash.clone().finalize().as_slice() == self.found.blob() => Ok(()),
-            Check::Plain(_) => Err(Fault::Check(Error::Payload)),
-            Check::Sealed(_) | Check::Header => Err(Fault::Check(Error::Syntax)),
-        }
-    }
-}
-
-impl Check {
-    fn new(found: &Found) -> Check {
-        match found.kind {
-            Kind::Sealed(_) => Check::Header,
-            Kind::Plain(_) => Check::Plain(Sha256::new()),
-        }
-    }
-}
-
-impl Place {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Place::Output => io::stdout().lock().write_all(bytes),
-            Place::Folder { part, .. } => part.write_all(bytes),
-            Place::None => Ok(()),
-        }
-    }
-}
-
-/// The commands for pieces of one file.
-struct Commands {
-    file: String,
-}
-
-impl Commands {
-    fn piece(&self, at: u64, length: u64) -> String {
-        format!("/get-file {} offset={at} length={length}", self.file)
-    }
+/// The command for a piece of a file.
+fn command(found: &Found, at: u64, length: u64) -> String {
+    format!("/get-file {} offset={at} length={length}", found.file)
 }
 
 /// Bytes of a part that can be gone on with: whole chunks, and not more than the file has.
@@ -508,7 +278,7 @@ fn usable(part: &Part, found: &Found) -> Result<u64, Failure> {
     Ok(there - there % CHUNK as u64)
 }
 
-fn received(found: &Found, path: &std::path::Path) -> Event {
+fn received(found: &Found, path: &Path) -> Event {
     Event::FileReceived {
         target: found.target.to_string(),
         id: found.id,
@@ -520,9 +290,11 @@ fn received(found: &Found, path: &std::path::Path) -> Event {
     }
 }
 
+/// A file or standard output that takes no more.
 fn cannot_write(error: &io::Error) -> Failure {
     let failure = Failure::failed(format!("cannot write the file: {error}"));
     match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::closed(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             failure.hint("what is there stays: make room, and the same command goes on")
         }

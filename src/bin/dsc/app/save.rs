@@ -8,16 +8,18 @@ use std::time::{Duration, Instant};
 
 use downstream::protocol::UserName;
 
-use super::download::{Begun, Fetching, To};
+use super::download::{Fetching, To};
 use super::take::After;
 use super::{Client, notice};
 use crate::error::Failure;
-use crate::event::Event;
 use crate::folder::Folder;
 use crate::store::{Entry, Save, Tx, What};
 
 /// How long one step should take: messages wait for it.
 const STEP: Duration = Duration::from_millis(200);
+/// How often a file is begun anew that the server cannot give right now. One that is busy says when to come
+/// again, which is heeded before; what fails without that, as on a bad disk, may fail for ever.
+const TRIES: usize = 3;
 /// Bytes of one step: what a line of 1 Mbit/s carries in that time, and as much as is on its way at once.
 const STEP_BYTES: (u64, u64) = (16 << 10, 16 << 20);
 
@@ -51,6 +53,8 @@ pub(crate) struct Saver {
     work: Option<(Save, Box<Fetching>)>,
     /// Bytes of the next step.
     step: u64,
+    /// How often the server could not give the file that is next.
+    refused: usize,
 }
 
 impl Saver {
@@ -62,7 +66,7 @@ impl Saver {
         let folder = Folder::open(path, true)?;
         let to = To::Folder { path: folder.path().to_owned(), make: true, name: None };
         let (least, _) = STEP_BYTES;
-        Ok(Saver { to, most, work: None, step: least })
+        Ok(Saver { to, most, work: None, step: least, refused: 0 })
     }
 
     /// Does a little. Whether there is more to do at once.
@@ -80,44 +84,43 @@ impl Saver {
         } else if took > STEP * 2 {
             self.step = (self.step / 2).max(least);
         }
-        let ended = match moved {
-            Ok(None) => return Ok(true),
-            Ok(Some(event)) => Ok(event),
-            Err(failure) => Err(failure),
-        };
-        let save = save.clone();
-        self.end(client, &save, ended)
+        match moved {
+            Ok(false) => Ok(true),
+            Ok(true) => {
+                (self.work, self.refused) = (None, 0);
+                Ok(true)
+            }
+            Err(failure) => {
+                let save = save.clone();
+                self.pass_over(client, &save, failure)
+            }
+        }
     }
 
     fn begin(&mut self, client: &mut Client<'_>) -> Result<bool, Failure> {
         let Some(save) = client.transact(|tx| Ok(tx.saves().into_iter().next()))? else { return Ok(false) };
         match client.begin_download(&save.wanted, &self.to, Some((&save, self.most))) {
-            Ok(Begun::Fetching(work)) => {
-                self.work = Some((save, work));
+            Ok(work) => {
+                self.work = work.map(|work| (save, work));
                 Ok(true)
             }
-            Ok(Begun::Done(event)) => self.end(client, &save, Ok(Some(event))),
-            Err(failure) => self.end(client, &save, Err(failure)),
+            Err(failure) => self.pass_over(client, &save, failure),
         }
     }
 
-    fn end(
-        &mut self,
-        client: &mut Client<'_>,
-        save: &Save,
-        ended: Result<Option<Event>, Failure>,
-    ) -> Result<bool, Failure> {
-        let event = match ended {
-            Ok(event) => event,
-            Err(failure) if failure.is_passing() || failure.is_closed() => return Err(failure),
-            Err(failure) => {
-                let why = failure.hint.iter().fold(failure.message.clone(), |why, hint| format!("{why}; {hint}"));
-                Some(notice("not-saved", None, format!("{} is not saved: {why}", save.wanted)))
-            }
-        };
-        self.work = None;
-        client.transact(|tx| Ok(tx.drop_save(save)))?;
-        event.map_or(Ok(()), |event| client.say(&event))?;
+    /// Says why a file is not saved, and waits for it no longer.
+    fn pass_over(&mut self, client: &mut Client<'_>, save: &Save, failure: Failure) -> Result<bool, Failure> {
+        self.refused += usize::from(failure.temporary);
+        if failure.is_closed() || failure.is_passing() && self.refused < TRIES {
+            return Err(failure);
+        }
+        (self.work, self.refused) = (None, 0);
+        client.transact(|tx| {
+            tx.drop_save(save);
+            Ok(())
+        })?;
+        let why = failure.hint.iter().fold(failure.message.clone(), |why, hint| format!("{why}; {hint}"));
+        client.say(&notice("not-saved", None, format!("{} is not saved: {why}", save.wanted)))?;
         Ok(true)
     }
 }

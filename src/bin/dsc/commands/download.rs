@@ -6,7 +6,7 @@ use downstream::protocol::Target;
 
 use super::online;
 use super::transfer::{persistently, set_aside};
-use crate::app::{Begun, Fetching, To};
+use crate::app::{Fetching, To};
 use crate::cli::GetFile;
 use crate::context::Context;
 use crate::error::{Exit, Failure};
@@ -28,15 +28,11 @@ pub(crate) fn get_file(ctx: &mut Context, args: &GetFile) -> Result<(), Failure>
     let mut next = waiting.next();
     let done = persistently(ctx, |client, _| {
         while let Some(file) = next {
-            let begun = match work.take() {
-                Some(work) => Ok(Begun::Fetching(work)),
-                None => client.begin_download(file, &to, None),
+            let begun = match &mut work {
+                Some(_) => Ok(()),
+                None => client.begin_download(file, &to, None).map(|begun| work = begun),
             };
-            let one = match begun {
-                Ok(Begun::Fetching(begun)) => client.download(work.insert(begun)),
-                Ok(Begun::Done(event)) => (client.show)(&event),
-                Err(failure) => Err(failure),
-            };
+            let one = begun.and_then(|()| work.as_mut().map_or(Ok(()), |work| client.download(work)));
             if let Err(failure) = one {
                 set_aside(client, &mut failed, failure)?;
             }

@@ -96,6 +96,15 @@ fn rows() -> Vec<Row> {
     };
     let user =
         |presence: &str, since, text| Row::User { user: "bob".to_owned(), presence: presence.to_owned(), since, text };
+    let transfer = |direction: &str, size, waits| Row::Transfer {
+        transfer: "3078a3f5e9296d77".to_owned(),
+        direction: direction.to_owned(),
+        target: "#ops".to_owned(),
+        name: "a\nb".to_owned(),
+        size,
+        since: "2026-05-28T14:03:05.123Z".to_owned(),
+        waits,
+    };
     let file = |name, mime, id, encrypted, partial| Row::File {
         file: 7,
         target: "#ops".to_owned(),
@@ -108,6 +117,15 @@ fn rows() -> Vec<Row> {
         blob: "0".repeat(64),
         encrypted,
         partial,
+    };
+    let transfer = |direction: &str, size, waits| Row::Transfer {
+        transfer: "0001020304050607".to_owned(),
+        direction: direction.to_owned(),
+        target: "#ops".to_owned(),
+        name: "a\u{1b}b.png".to_owned(),
+        size,
+        since: "2026-05-28T14:03:05.123Z".to_owned(),
+        waits,
     };
     let envelope = |form: &str| Row::Envelope {
         form: form.to_owned(),
@@ -179,7 +197,11 @@ fn rows() -> Vec<Row> {
         file(some("a\u{1b}b.png"), some("image/png"), Some(17), true, None),
         file(some("notes.txt"), None, None, false, Some(65_536)),
         file(None, None, None, true, None),
+        transfer("sending", Some(1_234_567), some("for `dsc encode`")),
+        transfer("receiving", None, None),
         envelope("link-request"),
+        transfer("sending", Some(1_234_567), some("for `dsc encode`")),
+        transfer("receiving", None, None),
         Row::Slot { device: device(), session: device(), born: some("2026-05-28T14:03:05.123Z"), previous: 0, n: 7 },
         Row::Slot { device: device(), session: device(), born: None, previous: 3, n: 0 },
     ]
@@ -210,6 +232,10 @@ fn events() -> Vec<Event> {
         device: "3f2a".to_owned(),
         count: 2,
     });
+    for (encrypted, duplicate) in [(true, false), (false, true)] {
+        let (target, name) = ("bob".to_owned(), "a\u{202e}b.png".to_owned());
+        events.push(Event::FileSent { target, name, size: 1_234_567, id: 18, encrypted, duplicate });
+    }
     for (target, id, encrypted) in [("#ops", Some(17), true), ("bob", None, false)] {
         events.push(Event::FileReceived {
             target: target.to_owned(),
