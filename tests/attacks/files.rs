@@ -286,14 +286,79 @@ fn a18_two_files_under_one_key() {
 }
 
 #[test]
+fn a18_a_part_is_believed_for_nothing() {
+    let mut scene = Scene::new(1817);
+    let whole = content(100_000);
+    let blob = Blob::seal(&whole, scene.rng());
+    let (inbox, part) = (scene.bob.path(), scene.bob.path().join("report.part"));
+    // One that was there before, whoever laid it there, is left alone.
+    std::fs::write(&part, content(65_536)).unwrap();
+    let wanted = scene.offer(&blob.bytes, blob.descriptor("report"));
+    scene.bob.takes(&wanted, &whole);
+    assert_eq!(std::fs::read(&part).unwrap(), content(65_536));
+    std::fs::remove_file(&part).unwrap();
+
+    // One of our own, cut off, and then changed, emptied, made longer, or replaced by a link.
+    let keep = scene.bob.dsc.path("keep");
+    let changes: [(&str, &dyn Fn()); 5] = [
+        ("changed", &|| {
+            let mut bytes = std::fs::read(&part).unwrap();
+            bytes[20_000] ^= 1;
+            std::fs::write(&part, bytes).unwrap();
+        }),
+        ("emptied", &|| std::fs::write(&part, b"").unwrap()),
+        ("longer than it can be", &|| std::fs::write(&part, [0; 200_000]).unwrap()),
+        ("a link", &|| {
+            std::fs::rename(&part, &keep).unwrap();
+            std::os::unix::fs::symlink(&keep, &part).unwrap();
+        }),
+        ("with a second name", &|| std::fs::hard_link(&part, &keep).unwrap()),
+    ];
+    for (what, change) in changes {
+        for path in [&inbox.join("report"), &keep, &part] {
+            let _ = std::fs::remove_file(path);
+        }
+        scene.stage.evil.script(|c| match Row::read(c) {
+            Some(row) if row.offset > 0 && c.way == Way::Down => Verdict::Drop,
+            _ => Verdict::Pass,
+        });
+        scene.bob.get(&wanted).fails(1);
+        assert_eq!(std::fs::read(&part).unwrap(), whole[..3 * CHUNK], "{what}");
+        change();
+        let before = std::fs::read(&keep).ok();
+        scene.stage.evil.honest();
+        scene.bob.takes(&wanted, &whole);
+        assert_eq!(std::fs::read(&keep).ok(), before, "{what}: nothing is written through it");
+        assert!(scene.bob.files()["report"] == whole, "{what}");
+    }
+
+    // Somebody else speaks of the same bytes, under another key, while a part is there: that is no file, and what
+    // was spoken of before still comes.
+    for path in [&inbox.join("report"), &keep, &part] {
+        let _ = std::fs::remove_file(path);
+    }
+    scene.stage.evil.script(|c| match Row::read(c) {
+        Some(row) if row.offset > 0 && c.way == Way::Down => Verdict::Drop,
+        _ => Verdict::Pass,
+    });
+    scene.bob.get(&wanted).fails(1);
+    scene.stage.evil.honest();
+    let bogus = scene.tell(Descriptor { key: Secret::copy_from(&[9; 32]), ..blob.descriptor("report") });
+    let ran = scene.bob.get(&bogus).fails(1);
+    assert!(ran.out.contains("(commit)"), "{ran:?}");
+    scene.bob.takes(&wanted, &whole);
+    assert_eq!(scene.bob.names(), ["report"]);
+}
+
+#[test]
 fn a18_hostile_names() {
     let mut scene = Scene::new(1814);
     let long = "x".repeat(255);
     let wide = "☃".repeat(85);
     let names = [
         ("../../.ssh/x", "x"),
-        ("../../../../../../../../tmp/dsc-was-here", "dsc-was-here"),
-        ("/etc/passwd", "passwd"),
+        ("../../../../../../../../no/such/place/here", "here"),
+        ("/no/such/place/passwd", "passwd"),
         ("..\\..\\boot.ini", "boot.ini"),
         ("-rf", "_rf"),
         ("a\0b", "ab"),
@@ -322,7 +387,8 @@ fn a18_hostile_names() {
         let whole = format!("{name:?} as {plain}").into_bytes();
         let blob = Blob::seal(&whole, scene.rng());
         scene.mallory.upload("bob", &blob.bytes);
-        wanted.push(scene.mallory.announce("bob", blob.descriptor(name)));
+        let mime = "text/\u{1b}[31m\r\n\u{7}".to_owned();
+        wanted.push(scene.mallory.announce("bob", Descriptor { mime, ..blob.descriptor(name) }));
         texts.push((plain.to_owned(), whole));
     }
     // For people they have nothing in them that a terminal obeys.

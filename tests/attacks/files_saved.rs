@@ -57,7 +57,7 @@ fn a18_saved_files_stay_in_the_folder() {
     let mut tail = saving(&bob);
     let files = [
         ("../../.ssh/x", "x (1)"),
-        ("/etc/passwd", "passwd"),
+        ("/no/such/place/passwd", "passwd"),
         ("dangling", "dangling (1)"),
         ("keep/../keep", "keep (1)"),
         ("notes", "notes (1)"),
@@ -155,6 +155,27 @@ fn a18_a_bad_file_stops_nobody() {
     s.evil.honest();
     bob.dsc.run(&["resume"]).ok();
     assert_eq!(bob.files(), [("good".to_owned(), b"good".to_vec()), ("short".to_owned(), vec![8; 200_000])].into());
+}
+
+#[test]
+fn a18_a_file_that_the_server_cannot_give() {
+    let s = Stage::new();
+    let bob = Inbox::of(s.dsc("bob"));
+    let mut mallory = s.lab("mallory", 1824);
+    let mut tail = saving(&bob);
+    // It says for ever that it may be able to later, and does not say when.
+    s.evil.script(|c| match c.is_command("/get-file") && c.words()[1] == "1" {
+        true => Verdict::Answer(vec!["ERR get-file{label} internal :cannot read it".into()]),
+        false => Verdict::Pass,
+    });
+    send(&mut mallory, "unreadable", b"unreadable");
+    send(&mut mallory, "good", b"good");
+    mallory.say("bob", "still here");
+    assert!(wait_not_saved(&mut tail).contains("internal"));
+    assert_eq!(wait_saved(&mut tail), "good");
+    let ended = tail.stop();
+    assert_eq!(texts(&ended.events()), ["still here"]);
+    assert_eq!(bob.names(), ["good", "unreadable.part"]);
 }
 
 #[test]

@@ -69,11 +69,14 @@ fn error(caught: &Caught, code: &str) -> Option<Vec<String>> {
     Some(vec![format!("ERR {} {code} :says the server", caught.words()[1])])
 }
 
+/// What the relay does with a line.
+type Deed = Box<dyn FnMut(&Caught) -> Verdict + Send>;
+
+/// The same, of the line alone.
+type Answers = fn(&Caught) -> Verdict;
+
+/// What is sent in the place of a line of the server, if anything is.
 type Lie = fn(&Caught, Option<Row>) -> Option<Vec<String>>;
-/// What a server that lies does to a line.
-type Answering = fn(&Caught) -> Verdict;
-/// What the relay does to each line.
-type Script = Box<dyn FnMut(&Caught) -> Verdict + Send>;
 
 #[test]
 fn a18_wrong_answers_to_get_file() {
@@ -290,7 +293,7 @@ fn a12_send_file_never_falls_back() {
     scene.alice.run(&["send", "#room", "sealed"]).ok();
     let path = scene.write("secret-plans.txt", &SECRET.repeat(100));
     let path = path.to_str().unwrap();
-    let lies: [(&str, Answering); 6] = [
+    let lies: [(&str, Answers); 6] = [
         ("e2e-required", |c| answered(c, "/send-file", "ERR send-file{label} e2e-required :not sealed")),
         ("an unknown room", |c| answered(c, "/send-file", "ERR send-file{label} no-such-room :none")),
         ("no such command", |c| answered(c, "/send-file", "ERR send-file{label} unknown-command :use --plain")),
@@ -343,9 +346,7 @@ fn a18_what_happens_to_pieces_on_their_way() {
     let scene = Scene::new();
     let second = |c: &Caught| c.is_command("/chunk") && c.words()[2] == "65536";
     /// Does something to the first piece that fits, once.
-    fn once(
-        mut to: impl FnMut(&Caught) -> Option<Verdict> + Send + 'static,
-    ) -> Box<dyn FnMut(&Caught) -> Verdict + Send> {
+    fn once(mut to: impl FnMut(&Caught) -> Option<Verdict> + Send + 'static) -> Deed {
         let mut done = false;
         Box::new(move |caught| {
             if done {
@@ -363,7 +364,7 @@ fn a18_what_happens_to_pieces_on_their_way() {
         Verdict::Instead(vec![line.replacen("- chunk", caught.line.split(' ').next().unwrap(), 1)])
     };
     let mut kept = None;
-    let scripts: [(&str, Script); 6] = [
+    let scripts: [(&str, Deed); 6] = [
         ("twice", once(move |c| second(c).then(|| Verdict::Instead(vec![c.line.clone(); 2])))),
         ("lost", once(move |c| second(c).then_some(Verdict::Drop))),
         (
