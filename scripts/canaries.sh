@@ -6,7 +6,7 @@
 #   scripts/canaries.sh             all of them
 #   scripts/canaries.sh FEATURE…    only these features
 #
-# Not part of scripts/test.sh: each of the twenty features builds the crate and its test binaries anew, which
+# Not part of scripts/test.sh: each of the 23 features builds the crate and its test binaries anew, which
 # takes far longer than all the tests. Run it after a change in src/e2e, src/bin/dsc or their tests.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -47,6 +47,11 @@ canary break-padding         --lib                   e2e::padding::tests::anothe
 canary break-ad-recipient    --lib                   e2e::ratchet::tests::the_associated_data_matches_the_worked_example
 canary break-max-skip        --lib                   e2e::ratchet::tests::a_thousand_are_skipped_and_no_more
 canary break-conv-id         --lib                   e2e::send::tests::a_hostile_peer_gets_no_broken_message_through
+canary break-commitment      --lib                   e2e::file::tests::cuts_swaps_and_flips_are_refused
+canary break-padding         --lib                   e2e::file::tests::cuts_swaps_and_flips_are_refused
+canary break-file-order      --lib                   e2e::file::tests::cuts_swaps_and_flips_are_refused
+canary break-blob-id         --lib                   e2e::file::tests::cuts_swaps_and_flips_are_refused
+canary break-file-name       --lib                   e2e::descriptor::tests::hostile_names_become_plain_ones
 canary break-multi-aad       "--test e2e_pairwise"   a_copy_cannot_be_shown_in_another_conversation
 canary break-replay-cache    "--test e2e_pairwise"   a_prekey_message_without_one_time_key_is_weak_and_opens_once
 canary break-replay-mark     "--test e2e_pairwise"   the_same_envelope_again_is_a_replay_and_no_reset
@@ -80,5 +85,10 @@ canary break-prekey-label    "--test attacks"        directory::a02_forged_bundl
 canary break-fork            "--test attacks"        tampering::a05_ghost_member
 canary break-closed-chain    "--test attacks"        peer::a16_a_closed_chain_stays_closed
 canary break-group-signature "--test attacks"        peer::a15_member_forges_member
+canary break-commitment      "--test attacks"        files::a17_salamander_as_a_file
+canary break-padding         "--test attacks"        files::a18_what_a_peer_uploads
+canary break-file-order      "--test attacks"        files::a18_chunks_in_another_order
+canary break-blob-id         "--test attacks"        files::a18_two_files_under_one_key
+canary break-file-name       "--test attacks"        files_saved::a18_saved_files_stay_in_the_folder
 
 exit $sung

@@ -9,12 +9,12 @@
 //! | 1 to 4, 14 | keys that the server makes up, forges, hides or has used up: `attacks/directory.rs` |
 //! | 5, 11 to 13 | ghosts in rooms, flipped bits, downgrades, resets: `attacks/tampering.rs` |
 //! | 6 to 10 | replays, delays, gaps, counters, moved envelopes: `attacks/delivery.rs` |
+//! | 11, 12, 17, 18, of files | peers and a server that lie about a file, or in the way of it: `attacks/files*.rs` |
 //! | 15 to 19 | members and peers that forge, stay, equivocate, inject: `attacks/peer.rs` |
 //! | 20 | stores that are restored, cloned, stolen, edited: `attacks/state.rs` |
 //!
 //! Beside them: the server never holds a word (`plaintext.rs`), kill -9 at every write (`kill.rs`), a network
 //! that breaks (`network.rs`), programs on top of `dsc` (`programs.rs`), and the tools themselves (`harness.rs`).
-//! Of files (11, 17, 18) only what a message says of them is attacked here; their bytes are in `src/e2e/file.rs`.
 #![cfg(all(feature = "daemon", feature = "client"))]
 #![allow(
     clippy::unwrap_used,
@@ -33,6 +33,12 @@ mod support;
 mod delivery;
 #[path = "attacks/directory.rs"]
 mod directory;
+#[path = "attacks/files.rs"]
+mod files;
+#[path = "attacks/files_saved.rs"]
+mod files_saved;
+#[path = "attacks/files_served.rs"]
+mod files_served;
 #[path = "attacks/harness.rs"]
 mod harness;
 #[path = "attacks/kill.rs"]

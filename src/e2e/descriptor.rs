@@ -54,6 +54,9 @@ impl Descriptor {
 /// the last path component, without leading dots, without control, bidirectional or invisible
 /// characters; a leading dash, which programs take for an option, becomes `_`. Never empty.
 pub fn safe_name(name: &str) -> String {
+    if cfg!(feature = "break-file-name") {
+        return name.to_owned();
+    }
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let clean: String = last.chars().filter(|c| !c.is_control() && !is_deceptive(*c)).collect();
     let bare = clean.trim_start_matches(['.', ' ']).trim_end_matches(['.', ' ']);

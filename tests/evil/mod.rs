@@ -1,8 +1,9 @@
 //! The tools of the attack tests: a relay that does evil between client and daemon ([`relay`]), a device in
-//! the test's own hands ([`lab`]), the encryption by hand for what no honest program would seal ([`forge`]),
-//! and the real `dsc` ([`dsc`]).
+//! the test's own hands ([`lab`]), the encryption by hand for what no honest program would seal ([`forge`],
+//! [`file`]), and the real `dsc` ([`dsc`]).
 
 pub(crate) mod dsc;
+pub(crate) mod file;
 pub(crate) mod forge;
 pub(crate) mod lab;
 pub(crate) mod relay;
@@ -10,6 +11,7 @@ pub(crate) mod stage;
 
 pub(crate) use self::{
     dsc::Dsc,
+    file::{Blob, Inbox},
     lab::{Keys, Lab},
     relay::{Caught, Evil, Verdict, Way},
     stage::{Directory, Stage},

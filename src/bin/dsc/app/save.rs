@@ -11,7 +11,7 @@ use downstream::protocol::UserName;
 use super::download::{Fetching, To};
 use super::take::After;
 use super::{Client, notice};
-use crate::error::Failure;
+use crate::error::{Exit, Failure};
 use crate::folder::Folder;
 use crate::store::{Entry, Save, Tx, What};
 
@@ -105,9 +105,14 @@ impl Saver {
 
     /// Says why a file is not saved, and waits for it no longer.
     fn pass_over(&mut self, client: &mut Client<'_>, save: &Save, failure: Failure) -> Result<bool, Failure> {
-        if failure.is_passing() || failure.is_closed() {
+        if failure.exit == Exit::Network || failure.is_closed() {
             return Err(failure);
         }
+        // Also where the server says "later": a file that it cannot read would hold up everything for ever.
+        let failure = match failure.temporary {
+            true => failure.hint(format!("`dsc get-file '{}'` tries again", save.wanted)),
+            false => failure,
+        };
         self.work = None;
         client.transact(|tx| {
             tx.drop_save(save);

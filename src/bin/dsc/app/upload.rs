@@ -25,7 +25,7 @@ pub(crate) use self::work::Work;
 
 use self::work::Body;
 use super::{Client, Content};
-use crate::error::{Exit, Failure};
+use crate::error::Failure;
 use crate::event::{Event, Phase};
 use crate::server::{Answer, Refusal, Reply};
 use crate::store::{Line, Stage, Upload, What};
@@ -137,22 +137,23 @@ impl Client<'_> {
         let told = Teller { target: work.upload.target.clone(), name: work.upload.name.clone() };
         let (tries, most) = TRANSFER_PATIENCE;
         let (mut waits, mut disagreements, mut checksums) = (0, 0, 0);
-        let mut before = None;
+        let mut furthest = None;
         loop {
             let answer = self.ask_within(&begin, TRANSFER_PATIENCE)?;
             let reply = answer.reply.map_err(|refusal| refused(&work.upload, refusal))?;
             if let Some(id) = finished(&reply)? {
-                return Ok((id, before.is_none()));
+                return Ok((id, furthest.is_none()));
             }
             let (file, offset) = (word(&reply, "file")?, number(&reply, "offset")?);
             if offset > length {
                 return Err(broken("it has more of the file than there is"));
             }
-            // Patience is for a server that does not get on; one that does may say "busy" for hours.
-            if before.is_some_and(|before| before < offset) {
+            // Patience is for a server that does not get on; one that does may say "busy" for hours. It gets on when
+            // it has more than ever: one that goes back and forth does not.
+            if furthest.is_some_and(|furthest| furthest < offset) {
                 (waits, disagreements) = (0, 0);
             }
-            before = Some(offset);
+            furthest = furthest.max(Some(offset));
             let size = reply.key("chunk").and_then(|size| size.parse().ok()).unwrap_or(CHUNK_MAX).clamp(1, CHUNK_MAX);
             let body = work.body()?;
             self.say(&told.event(Phase::Sending, offset, Some(length)))?;
@@ -177,7 +178,7 @@ impl Client<'_> {
                     if checksums > 1 {
                         return Err(refused(&work.upload, refusal));
                     }
-                    before = None;
+                    furthest = None;
                 }
                 _ => return Err(refused(&work.upload, refusal)),
             }
@@ -268,7 +269,7 @@ fn number(reply: &Reply, key: &str) -> Result<u64, Failure> {
 }
 
 fn broken(what: &str) -> Failure {
-    Failure::new(Exit::Network, format!("the server does not keep to the protocol: {what}"))
+    Failure::failed(format!("the server does not keep to the protocol: {what}"))
 }
 fn given_up(upload: &Upload) -> Failure {
     Failure::failed(format!("the upload of {} was given up meanwhile, or finished by another dsc", upload.name))

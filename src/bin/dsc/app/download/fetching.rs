@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::cannot_write;
 use crate::app::files::{Found, Kind, gone};
-use crate::error::{Exit, Failure};
+use crate::error::Failure;
 use crate::event::{Event, Phase};
 use crate::folder::{Folder, Part};
 use crate::server::Answer;
@@ -147,7 +147,8 @@ impl Fetching {
             "not-found" => gone(&self.found.name()),
             _ => refusal.into(),
         })?;
-        let stray = |why: &str| Failure::new(Exit::Network, format!("the server does not keep to the protocol: {why}"));
+        // Another connection would hear the same: it is not tried again by itself.
+        let stray = |why: &str| Failure::failed(format!("the server does not keep to the protocol: {why}"));
         if reply.key("size").and_then(|size| size.parse().ok()) != Some(self.found.total()) {
             return Err(stray("a file has another size than was said").into());
         }

@@ -282,7 +282,7 @@ fn cut_at_every_chunk_and_with_bytes_appended() {
         // The server says the size that it should have, and has less.
         world.damage_file(1, |bytes| bytes.truncate(border));
         let failure = bob.try_get(&wanted).1.unwrap_err();
-        assert_eq!(failure.exit, Exit::Network, "{border}: it may have the rest later");
+        assert_eq!(failure.exit, Exit::Failed, "{border}: what is there stays, and it is not asked again by itself");
         assert!(bob.downloaded().iter().all(|(name, _)| name.ends_with(".part")));
         world.damage_file(1, |bytes| *bytes = ct.clone());
     }
@@ -475,6 +475,26 @@ fn what_was_not_saved_to_its_end_is_saved_later() {
     let mut again = Saver::new(&bob.downloads_folder(), u64::MAX).unwrap();
     assert_eq!(saved(&save_all(&mut bob, &mut again)).len(), 1);
     assert_eq!(bob.downloaded(), [("a.bin".to_owned(), content(14).repeat(8))]);
+    bob.has_nothing_begun();
+}
+
+/// The server answers so for as long as the data of a file is damaged there: the others are not held up by it.
+#[test]
+fn a_file_that_the_server_cannot_read_holds_nothing_up() {
+    let (world, mut alice, mut bob) = two();
+    let id = alice.offer("bob", "damaged.bin", &content(16), false);
+    alice.offer("bob", "a.bin", &content(17), false);
+    let mut saver = Saver::new(&bob.downloads_folder(), u64::MAX).unwrap();
+    world.refuse_next("/get-file", "internal");
+    let events = save_all(&mut bob, &mut saver);
+    assert_eq!(saved(&events), [("a.bin", true, SIZE as u64)]);
+    let not = events.iter().find_map(|event| match event {
+        Event::Notice { kind, text, .. } if kind == "not-saved" => Some(text.as_str()),
+        _ => None,
+    });
+    assert!(not.is_some_and(|text| text.contains(&format!("`dsc get-file 'alice/{id}'`"))), "{not:?}");
+    // What is there of it is gone on with.
+    assert_eq!(saved(&bob.get(&format!("alice/{id}"))), [("damaged.bin", true, SIZE as u64)]);
     bob.has_nothing_begun();
 }
 
