@@ -5,6 +5,7 @@
 #
 #   scripts/bench.sh            five interleaved runs of everything
 #   scripts/bench.sh --quick    one short run, to see that it works
+#   scripts/bench.sh --scaling  how cost grows instead, to target/scaling.json; scripts/plot.sh draws it
 #   scripts/bench.sh OPTION…    as `cargo bench --bench load -- --help` says
 #   scripts/bench.sh --check    counts the instructions of fixed works under Callgrind instead and compares them
 #                               with benches/instructions.toml; fails where one is worse
@@ -46,4 +47,8 @@ fi
 # Four thousand clients and their server, each with a descriptor.
 ulimit -S -n "$(ulimit -H -n)" 2>/dev/null || true
 cargo bench --locked --bench load --no-run
-exec timeout --kill-after=10 600 cargo bench --quiet --locked --bench load -- --json "$PWD/target/bench.json" "$@"
+json=$PWD/target/bench.json
+if [[ " $* " == *" --scaling "* ]]; then
+    json=$PWD/target/scaling.json
+fi
+exec timeout --kill-after=10 600 cargo bench --quiet --locked --bench load -- --json "$json" "$@"

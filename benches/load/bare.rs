@@ -67,7 +67,8 @@ pub(crate) fn serve(cert: &Path, key: &Path) -> Result<(), Failure> {
                     });
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     poll.registry().register(&mut socket, Token(index), interest)?;
-                    let tls = ServerConnection::new(Arc::clone(&config)).map_err(|e| e.to_string())?;
+                    let mut tls = ServerConnection::new(Arc::clone(&config)).map_err(|e| e.to_string())?;
+                    tls.set_buffer_limit(None); // it trusts its readers
                     let (partial, out) = (Vec::new(), Vec::new());
                     conns[index] = Some(Conn { socket, tls, room: None, partial, out, dirty: false });
                 }

@@ -71,7 +71,8 @@ impl Fleet {
         let mut socket = TcpStream::from_std(socket);
         let index = self.clients.len();
         self.poll.registry().register(&mut socket, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-        let tls = ClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(|e| e.to_string())?;
+        let mut tls = ClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(|e| e.to_string())?;
+        tls.set_buffer_limit(None); // what is said is bounded by the works
         self.clients.push(Some(Client { socket, tls, partial: Vec::new(), dirty: false }));
         self.mark(index);
         Ok(index)

@@ -13,8 +13,13 @@
 )]
 
 mod bare;
+#[path = "../sealing/mod.rs"]
+mod e2e;
+mod files;
 mod fleet;
 mod report;
+mod scaling;
+mod sealing;
 mod servers;
 mod sqlite;
 mod works;
@@ -36,11 +41,14 @@ Options:
   --seconds S       length of one measurement (default 2)
   --quick           one run, half a second, fewer clients and messages
   --works A,B       only these: room100 rooms50x10 room1000 pair storm idle offline fetch
+                    sealing upload file
   --servers A,B     only these: bare downstream inspircd ngircd
   --budget S        begin no further run after so many seconds (default 540)
   --json FILE       every figure of every run
+  --scaling         how cost grows instead: one run of each series (members, rooms, connections, history, size)
   --hold SECONDS    with one work and one server: print the server's process id and repeat the work so long
                     (for perf and strace)
+The variable DOWNSTREAM names another build of the daemon to measure.
 ";
 
 struct Options {
@@ -52,6 +60,14 @@ struct Options {
     budget: Duration,
     json: Option<PathBuf>,
     hold: Option<Duration>,
+    scaling: bool,
+}
+
+impl Options {
+    /// Length of the file that is uploaded alone, in MiB.
+    fn mib(&self) -> usize {
+        if self.quick { 8 } else { 64 }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +80,16 @@ enum Work {
     Idle,
     Offline,
     Fetch,
+    /// By the end-to-end library, without a server.
+    Sealing,
+    /// Chat beside an upload.
+    Upload,
+    /// An upload alone.
+    File,
 }
 
 impl Work {
-    const ALL: [Work; 8] = [
+    const ALL: [Work; 11] = [
         Work::Room100,
         Work::Rooms50x10,
         Work::Room1000,
@@ -76,6 +98,9 @@ impl Work {
         Work::Idle,
         Work::Offline,
         Work::Fetch,
+        Work::Sealing,
+        Work::Upload,
+        Work::File,
     ];
 
     fn name(self) -> &'static str {
@@ -88,13 +113,18 @@ impl Work {
             Work::Idle => "idle",
             Work::Offline => "offline",
             Work::Fetch => "fetch",
+            Work::Sealing => "sealing",
+            Work::Upload => "upload",
+            Work::File => "file",
         }
     }
 
     /// Whether a server can do it, and is what it is compared with.
     fn is_for(self, kind: Kind) -> bool {
         match self {
-            Work::Offline | Work::Fetch => kind == Kind::Downstream,
+            Work::Sealing => false,
+            Work::Offline | Work::Fetch | Work::Upload => kind == Kind::Downstream,
+            Work::File => matches!(kind, Kind::Downstream | Kind::Bare),
             Work::Storm => matches!(kind, Kind::Downstream | Kind::Bare),
             // ngIRCd takes longer than a minute to take in a thousand people.
             Work::Room1000 | Work::Idle => kind != Kind::Ngircd,
@@ -110,14 +140,17 @@ impl Work {
         let length = options.hold.unwrap_or(options.length);
         let pick = |full, quick| if options.quick { quick } else { full };
         match self {
-            Work::Room100 => stage.rooms(1, 100, 8, length),
-            Work::Rooms50x10 => stage.rooms(50, 10, 4, length),
-            Work::Room1000 => stage.rooms(1, 1000, 8, length),
-            Work::Pair => stage.rooms(1, 2, 1, length),
+            Work::Room100 => stage.rooms(1, 100, 8, 0, length),
+            Work::Rooms50x10 => stage.rooms(50, 10, 4, 0, length),
+            Work::Room1000 => stage.rooms(1, 1000, 8, 0, length),
+            Work::Pair => stage.rooms(1, 2, 1, 0, length),
             Work::Storm => stage.storm(pick(1000, 300)),
             Work::Idle => stage.idle(pick(4000, 1000)),
             Work::Offline => stage.offline(200, length),
             Work::Fetch => stage.fetch(pick(100_000, 10_000)),
+            Work::Sealing => Err("it needs no server".into()),
+            Work::Upload => files::beside_chat(stage, length),
+            Work::File => files::alone(stage, options.mib()),
         }
     }
 }
@@ -132,6 +165,7 @@ fn options() -> Result<Options, Failure> {
         budget: Duration::from_secs(540),
         json: None,
         hold: None,
+        scaling: false,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -145,6 +179,7 @@ fn options() -> Result<Options, Failure> {
             "--servers" => options.servers = listed(&value()?, &Kind::ALL, |kind| kind.name())?,
             "--budget" => options.budget = Duration::from_secs(value()?.parse()?),
             "--json" => options.json = Some(value()?.into()),
+            "--scaling" => options.scaling = true,
             "--hold" => options.hold = Some(Duration::from_secs(value()?.parse()?)),
             "--help" => {
                 print!("{USAGE}");
@@ -180,6 +215,28 @@ fn measure(options: &Options) -> Result<(), Failure> {
     let pair = Pair::make(root.path())?;
     let accounts = accounts(options, root.path(), &pair)?;
     let mut rows: Vec<Row> = Vec::new();
+    if options.scaling {
+        scaling::measure(options, root.path(), &pair, &accounts, &mut rows)?;
+    } else {
+        compare(options, begun, root.path(), &pair, &accounts, &mut rows)?;
+    }
+    print!("{}", report::table(&rows));
+    println!("\n{} in {} s", machine(), begun.elapsed().as_secs());
+    if let Some(path) = &options.json {
+        fs::write(path, report::json(&rows, &machine()))?;
+    }
+    Ok(())
+}
+
+/// Every work on every server, again and again.
+fn compare(
+    options: &Options,
+    begun: Instant,
+    root: &Path,
+    pair: &Pair,
+    accounts: &Accounts,
+    rows: &mut Vec<Row>,
+) -> Result<(), Failure> {
     for run in 0..options.runs {
         if begun.elapsed() > options.budget {
             println!("the time is up after {run} runs");
@@ -190,47 +247,64 @@ fn measure(options: &Options) -> Result<(), Failure> {
                 if !kind.is_installed() {
                     continue;
                 }
-                let dir = tempfile::tempdir_in(root.path())?;
-                if kind == Kind::Downstream {
-                    copy(&root.path().join("accounts/data"), &dir.path().join("data"))?;
-                }
-                let server = Server::start(kind, dir.path(), &pair)?;
+                let (_dir, server) = start(kind, root, pair)?;
                 if options.hold.is_some() {
                     println!("{} is process {}", kind.name(), server.id());
                 }
-                let figures = work.run(&Stage { server: &server, accounts: &accounts }, options);
+                let figures = work.run(&Stage { server: &server, accounts }, options);
                 match figures {
-                    Ok(figures) => note(&mut rows, work.name(), kind.name(), figures),
-                    Err(error) if matches!(kind, Kind::Inspircd | Kind::Ngircd) => {
+                    Ok(figures) => note(rows, work.name(), kind.name(), figures),
+                    // Other servers have limits of their own, and an older daemon has no files.
+                    Err(error) if matches!(kind, Kind::Inspircd | Kind::Ngircd) || error.is::<files::NoFiles>() => {
                         println!("{}, {}: not measured: {error}", work.name(), kind.name());
                     }
                     Err(error) => return Err(format!("{}, {}: {error}", work.name(), kind.name()).into()),
                 }
             }
+            if work == Work::File && options.servers.contains(&Kind::Bare) {
+                let (_dir, server) = start(Kind::Bare, root, pair)?;
+                let stage = Stage { server: &server, accounts };
+                note(rows, work.name(), "openssl", files::by_openssl(&stage, options.mib())?);
+            }
+            if work == Work::Sealing {
+                for case in sealing::cases(options.length / 4, 200)? {
+                    note(rows, case.work, case.by, case.figures);
+                }
+            }
             if work == Work::Offline || work == Work::Pair {
-                let dir = tempfile::tempdir_in(root.path())?;
-                note(&mut rows, work.name(), "sqlite", sqlite::inserts(dir.path(), options.length / 2)?);
+                let dir = tempfile::tempdir_in(root)?;
+                note(rows, work.name(), "sqlite", sqlite::inserts(dir.path(), options.length / 2)?);
             }
         }
     }
-    print!("{}", report::table(&rows));
-    println!("\n{} in {} s", machine(), begun.elapsed().as_secs());
-    if let Some(path) = &options.json {
-        fs::write(path, report::json(&rows, &machine()))?;
-    }
     Ok(())
+}
+
+/// Starts a server in a directory of its own; the daemon with a copy of the accounts.
+fn start(kind: Kind, root: &Path, pair: &Pair) -> Result<(tempfile::TempDir, Server), Failure> {
+    let dir = tempfile::tempdir_in(root)?;
+    if kind == Kind::Downstream {
+        copy(&root.join("accounts/data"), &dir.path().join("data"))?;
+    }
+    let server = Server::start(kind, dir.path(), pair)?;
+    Ok((dir, server))
 }
 
 fn accounts(options: &Options, root: &Path, pair: &Pair) -> Result<Accounts, Failure> {
     let needed = |work: &Work| match work {
         Work::Idle if !options.quick => 4000,
+        Work::Sealing => 0,
         Work::Pair | Work::Fetch => 2,
+        Work::File => 1,
+        Work::Upload => files::PEOPLE,
         Work::Room100 => 100,
         Work::Offline => 400,
         Work::Rooms50x10 => 500,
         Work::Idle | Work::Room1000 | Work::Storm => 1000,
     };
-    let count = options.works.iter().map(needed).max().filter(|_| options.servers.contains(&Kind::Downstream));
+    let works = options.works.iter().map(needed).max();
+    let count = if options.scaling { Some(scaling::PEOPLE) } else { works };
+    let count = count.filter(|_| options.servers.contains(&Kind::Downstream));
     let dir = root.join("accounts");
     fs::create_dir(&dir)?;
     Accounts::make(&dir, pair, count.unwrap_or(0))

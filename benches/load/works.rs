@@ -107,7 +107,7 @@ impl Stage<'_> {
         }
     }
 
-    fn message(&self, room: usize) -> String {
+    pub(crate) fn message(&self, room: usize) -> String {
         match self.kind() {
             Kind::Bare => format!("{}\n", body()),
             Kind::Downstream => format!("/msg #r{room} {}\n", body()),
@@ -115,7 +115,7 @@ impl Stage<'_> {
         }
     }
 
-    fn is_delivery(&self, line: &[u8]) -> bool {
+    pub(crate) fn is_delivery(&self, line: &[u8]) -> bool {
         match self.kind() {
             Kind::Bare => line.len() == BODY.len(),
             Kind::Downstream => line.starts_with(b"* msg "),
@@ -125,7 +125,12 @@ impl Stage<'_> {
 
     /// Connects `count` clients and waits until each is logged in and, if `rooms` says so, in the room of
     /// its number. Their indices are 0 to `count`.
-    fn arrive(&self, fleet: &mut Fleet, count: usize, rooms: Option<&dyn Fn(usize) -> usize>) -> Result<(), Failure> {
+    pub(crate) fn arrive(
+        &self,
+        fleet: &mut Fleet,
+        count: usize,
+        rooms: Option<&dyn Fn(usize) -> usize>,
+    ) -> Result<(), Failure> {
         let (mut begun, mut done) = (0, 0);
         // InspIRCd welcomes people once a second.
         let at_once = if self.kind() == Kind::Inspircd { 8 * AT_ONCE } else { AT_ONCE };
@@ -164,12 +169,14 @@ impl Stage<'_> {
     }
 
     /// `rooms` rooms of `members`, one sender in each with `window` messages on their way: the next is sent
-    /// when the oldest has reached everybody. The time is that from sending to the last receiver.
+    /// when the oldest has reached everybody. The time is that from sending to the last receiver. `beside` are
+    /// further people, each alone in a room, who say nothing.
     pub(crate) fn rooms(
         &self,
         rooms: usize,
         members: usize,
         window: usize,
+        beside: usize,
         length: Duration,
     ) -> Result<Figures, Failure> {
         struct Room {
@@ -178,7 +185,9 @@ impl Stage<'_> {
             arrived: usize,
         }
         let mut fleet = Fleet::new(self.server.address)?;
-        self.arrive(&mut fleet, rooms * members, Some(&|index| index / members))?;
+        let talking = rooms * members;
+        let room = |index| if index < talking { index / members } else { rooms + index };
+        self.arrive(&mut fleet, talking + beside, Some(&room))?;
         let mut state: Vec<Room> =
             (0..rooms).map(|room| Room { message: self.message(room), sent: VecDeque::new(), arrived: 0 }).collect();
         for (room, state) in state.iter_mut().enumerate() {
@@ -307,12 +316,11 @@ impl Stage<'_> {
         Ok(figures)
     }
 
-    /// Somebody missed `count` messages and fetches them, a page after the other.
-    pub(crate) fn fetch(&self, count: usize) -> Result<Figures, Failure> {
+    /// Fills a log of `count` messages that somebody has missed, who then comes back: the client that reads.
+    fn missed(&self, fleet: &mut Fleet, count: usize) -> Result<usize, Failure> {
         /// Messages on their way while the log is filled: the daemon's own window.
         const WINDOW: usize = 64;
-        let mut fleet = Fleet::new(self.server.address)?;
-        self.arrive(&mut fleet, 1, None)?;
+        self.arrive(fleet, 1, None)?;
         let line = format!("/msg u1 {}\n", body());
         let (mut sent, mut stored) = (0, 0);
         while sent < WINDOW.min(count) {
@@ -340,6 +348,43 @@ impl Stage<'_> {
         while !logged_in {
             fleet.turn(&mut |_, line, _| logged_in |= line.starts_with(b"OK login"))?;
         }
+        Ok(reader)
+    }
+
+    /// A log of `count` messages: what its newest page of 100 costs.
+    pub(crate) fn history(&self, count: usize) -> Result<Figures, Failure> {
+        const PAGES: usize = 500;
+        let mut fleet = Fleet::new(self.server.address)?;
+        let reader = self.missed(&mut fleet, count)?;
+        let ask = "/fetch u0 limit=100\n";
+        let mut meter = Meter::start(self.server, &fleet)?;
+        fleet.say(reader, ask)?;
+        let (mut pages, mut asked, mut times) = (0, Instant::now(), Vec::new());
+        while pages < PAGES {
+            fleet.turn(&mut |_, line, says| {
+                if line.starts_with(b"OK fetch") {
+                    pages += 1;
+                    let now = Instant::now();
+                    times.push(now - std::mem::replace(&mut asked, now));
+                    if pages < PAGES {
+                        says.push((reader, ask.to_owned()));
+                    }
+                }
+            })?;
+            if meter.begun.elapsed() > WORK {
+                return Err(format!("{pages} of {PAGES} pages fetched").into());
+            }
+        }
+        meter.stop(self.server, &fleet)?;
+        let mut figures = meter.figures("page", PAGES as u64);
+        figures.times(&mut times);
+        Ok(figures)
+    }
+
+    /// Somebody missed `count` messages and fetches them, a page after the other.
+    pub(crate) fn fetch(&self, count: usize) -> Result<Figures, Failure> {
+        let mut fleet = Fleet::new(self.server.address)?;
+        let reader = self.missed(&mut fleet, count)?;
         let mut meter = Meter::start(self.server, &fleet)?;
         fleet.say(reader, "/fetch u0 after=0 limit=1000\n")?;
         let (mut rows, mut last, mut ended) = (0, String::new(), false);
@@ -370,8 +415,8 @@ impl Stage<'_> {
 }
 
 /// Measures between two moments.
-struct Meter {
-    begun: Instant,
+pub(crate) struct Meter {
+    pub(crate) begun: Instant,
     server: Duration,
     own: Duration,
     reads: u64,
@@ -379,12 +424,12 @@ struct Meter {
 }
 
 impl Meter {
-    fn start(server: &Server, fleet: &Fleet) -> Result<Meter, Failure> {
+    pub(crate) fn start(server: &Server, fleet: &Fleet) -> Result<Meter, Failure> {
         let (server, own) = (server.cpu()?, cpu("/proc/self")?);
         Ok(Meter { begun: Instant::now(), server, own, reads: fleet.reads, took: Duration::ZERO })
     }
 
-    fn stop(&mut self, server: &Server, fleet: &Fleet) -> Result<(), Failure> {
+    pub(crate) fn stop(&mut self, server: &Server, fleet: &Fleet) -> Result<(), Failure> {
         self.took = self.begun.elapsed();
         self.server = server.cpu()? - self.server;
         self.own = cpu("/proc/self")? - self.own;
@@ -392,8 +437,13 @@ impl Meter {
         Ok(())
     }
 
+    /// Between start and stop.
+    pub(crate) fn took(&self) -> Duration {
+        self.took
+    }
+
     /// `unit` is what is counted.
-    fn figures(&self, unit: &str, count: u64) -> Figures {
+    pub(crate) fn figures(&self, unit: &str, count: u64) -> Figures {
         let mut figures = Figures::default();
         let (took, count) = (self.took.as_secs_f64(), count as f64);
         figures.set(&format!("CPU us a {unit}"), self.server.as_secs_f64() * 1e6 / count);

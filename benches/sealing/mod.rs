@@ -1,6 +1,7 @@
-//! End-to-end works: two people who talk, a room of many, a file. On the pure library, with the world of
-//! devices of its tests; what it costs to fetch and to store is no part of it.
+//! End-to-end works, for both programs that measure: two people who talk, a room of many, a file. On the pure
+//! library, with the world of devices of its tests; what it costs to fetch and to store is no part of it.
 
+#![allow(dead_code, reason = "each of the two programs uses its own part")]
 #![expect(clippy::expect_used, reason = "a work that cannot be done has to end the measurement")]
 
 use std::hint::black_box;
@@ -29,6 +30,7 @@ fn text() -> String {
 }
 
 /// A sender and one of its receivers, with their sessions under way.
+#[derive(Clone)]
 pub(crate) struct Talk {
     from: Device,
     to: Device,
