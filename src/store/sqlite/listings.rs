@@ -31,7 +31,9 @@ impl Sqlite {
             None => self.files_of_logs(&logs, wanted.after, most)?,
         };
         ids.extend(self.own_uploads(wanted)?);
+        ids.extend(self.own_files(wanted, most)?);
         ids.sort_unstable();
+        ids.dedup();
         let more = cut(&mut ids, wanted.limit);
         let rows = ids.into_iter().map(|id| self.file_row(id)).collect::<Outcomes<Vec<_>>>()?;
         Ok(Answer::Files { rows: rows.into_iter().flatten().collect(), more })
@@ -77,6 +79,25 @@ impl Sqlite {
                      AND (?3 IS NULL OR coalesce(r.name, a.name) = ?3) AND (?4 IS NULL OR f.sha256 = ?4)";
         let target = wanted.target.as_ref().map(Target::as_str);
         Ok(self.list(sql, (wanted.account, wanted.after, target, wanted.sha256), |row| row.get(0))?)
+    }
+
+    /// What the account has sent, also to rooms that it left: it counts, and can be dropped.
+    fn own_files(&self, wanted: &FilesWanted, most: usize) -> Outcomes<Vec<FileId>> {
+        if wanted.target.is_some() {
+            return Ok(Vec::new());
+        }
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        Ok(match wanted.sha256 {
+            Some(sha256) => {
+                let sql = "SELECT id FROM file WHERE sha256 = ?2 AND sender = ?1 AND state < 2 AND id > ?3
+                           ORDER BY id LIMIT ?4";
+                self.list(sql, (wanted.account, sha256, wanted.after, most), |row| row.get(0))?
+            }
+            None => {
+                let sql = "SELECT id FROM file WHERE sender = ?1 AND state = 1 AND id > ?2 ORDER BY id LIMIT ?3";
+                self.list(sql, (wanted.account, wanted.after, most), |row| row.get(0))?
+            }
+        })
     }
 
     fn file_row(&self, id: FileId) -> Outcomes<Option<FileRow>> {

@@ -24,6 +24,7 @@ CREATE TABLE file(
 CREATE INDEX file_content ON file(sha256, sender) WHERE state < 2;
 CREATE INDEX file_log ON file(conversation, id) WHERE state = 1;
 CREATE INDEX file_sender ON file(sender) WHERE state = 0;
+CREATE INDEX file_own ON file(sender) WHERE state = 1;
 CREATE INDEX file_room ON file(room) WHERE state = 0;
 CREATE INDEX file_time ON file(state, time);
 

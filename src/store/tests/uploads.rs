@@ -534,6 +534,12 @@ fn no_look_up_goes_through_all_files() {
         ),
         ("SELECT id FROM file WHERE conversation = ?1 AND state = 1 AND id > ?2 ORDER BY id LIMIT 1", "file_log"),
         ("SELECT id FROM file WHERE sender = ?1 AND state = 0", "file_sender"),
+        ("SELECT id FROM file WHERE sender = ?1 AND state = 1 AND id > ?2 ORDER BY id LIMIT ?3", "file_own"),
+        (
+            "SELECT id FROM file WHERE sha256 = ?2 AND sender = ?1 AND state < 2 AND id > ?3
+             ORDER BY id LIMIT ?4",
+            "file_content",
+        ),
         ("SELECT 1 FROM file WHERE room = ?1 AND state = 0 LIMIT 1", "file_room"),
         ("SELECT id FROM file WHERE state = 0 AND time < ?1 LIMIT ?2", "file_time"),
         (
