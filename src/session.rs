@@ -160,6 +160,13 @@ impl Session {
         self.sent - self.flushed
     }
 
+    /// Notes that the last `bytes` that were sent are one reply, if that is longer than the queue may be.
+    pub fn note_reply(&mut self, bytes: u64, limit: u64) {
+        if bytes > limit {
+            self.long_reply = (self.sent, bytes);
+        }
+    }
+
     /// Of these, the bytes that are not of a long reply: what came without having been asked for, in the main.
     pub fn queued_unasked(&self) -> u64 {
         let (end, len) = self.long_reply;

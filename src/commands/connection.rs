@@ -124,12 +124,10 @@ impl Core {
     // ---- sending -----------------------------------------------------------------------------------
 
     pub(super) fn send(&mut self, conn: ConnId, bytes: Vec<u8>) {
-        let limit = self.hub.settings.outbound_bytes;
+        let limit = self.hub.settings.outbound_bytes as u64;
         if let Some(session) = self.hub.session_mut(conn).filter(|session| !session.closing) {
             session.sent += bytes.len() as u64;
-            if bytes.len() > limit {
-                session.long_reply = (session.sent, bytes.len() as u64);
-            }
+            session.note_reply(bytes.len() as u64, limit);
             self.out.push(Effect::Send(conn, bytes));
         }
     }

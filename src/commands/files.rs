@@ -177,11 +177,16 @@ impl Core {
     /// The rows go out one by one, so that each is copied once and forgotten when it was sent.
     fn file_part(&mut self, conn: ConnId, head: &Head, file: FileId, part: FilePart) {
         let FilePart { rows, next, size } = part;
+        let before = self.hub.session(conn).map_or(0, |session| session.sent);
         for (offset, data) in rows {
             self.reply(conn, Line::row("chunk").arg(file).arg(offset).last_arg(&data));
         }
         let line = Line::ok(head).key("file", file).key("offset", next).key("size", size);
         self.reply(conn, line.key("more", yes_no(next < size)));
+        let limit = self.hub.settings.outbound_bytes as u64;
+        if let Some(session) = self.hub.session_mut(conn) {
+            session.note_reply(session.sent - before, limit);
+        }
     }
 
     /// Tells everybody whom a file is for that it is there.

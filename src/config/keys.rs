@@ -313,7 +313,7 @@ pub(super) static KEYS: &[Key] = &[
     ),
     bytes(
         "files.max_file",
-        (4 * GIB, 1, SIZE_MAX),
+        (4 * GIB, 1, ops::FILE_BYTES_MAX),
         |c| &mut c.max_file,
         "Largest file that may be sent. 4 GiB is an evening's film; a larger one takes a bad line longer than a day. \
          Off: no files at all.",

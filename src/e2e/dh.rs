@@ -1,5 +1,7 @@
 //! X25519 (RFC 7748): key pairs and the one function that agrees on a secret.
 
+use std::sync::OnceLock;
+
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::error::{Error, NoRandom};
@@ -10,8 +12,19 @@ use super::secret::Secret;
 #[derive(Clone, Debug)]
 pub struct DhPair {
     private: Secret<32>,
-    public: [u8; 32],
+    /// Computed when it is asked for first: that costs as much as all the rest of sealing a message, which
+    /// names the same key until the other side answers.
+    public: OnceLock<[u8; 32]>,
 }
+
+/// The private half says all.
+impl PartialEq for DhPair {
+    fn eq(&self, other: &Self) -> bool {
+        self.private == other.private
+    }
+}
+
+impl Eq for DhPair {}
 
 impl DhPair {
     /// Draws a fresh pair.
@@ -24,13 +37,12 @@ impl DhPair {
 
     /// The pair of a known private key.
     pub fn from_private(private: Secret<32>) -> Self {
-        let public = PublicKey::from(&StaticSecret::from(*private.expose())).to_bytes();
-        Self { private, public }
+        Self { private, public: OnceLock::new() }
     }
 
     /// The public half.
     pub fn public(&self) -> &[u8; 32] {
-        &self.public
+        self.public.get_or_init(|| PublicKey::from(&StaticSecret::from(*self.private.expose())).to_bytes())
     }
 
     /// The private half, for the sealed store.

@@ -45,8 +45,8 @@ pub struct Session {
     used: u64,
 
     root: Secret<32>,
-    /// Our ratchet pair, private.
-    ours: Secret<32>,
+    /// Our ratchet pair.
+    ours: DhPair,
     /// The peer's ratchet key.
     theirs: Option<[u8; 32]>,
     sending: Option<Secret<32>>,
@@ -70,7 +70,7 @@ fn associated_data(sender: &Party, recipient: &Party) -> [u8; 32] {
 }
 
 impl Session {
-    fn new(agreed: Agreed, born_ms: u64, me: &Party, peer: &Party, ours: Secret<32>, now: Now) -> Self {
+    fn new(agreed: Agreed, born_ms: u64, me: &Party, peer: &Party, ours: DhPair, now: Now) -> Self {
         Self {
             sid: agreed.sid,
             born_ms,
@@ -107,7 +107,7 @@ impl Session {
     ) -> Result<Self, SealError> {
         let ours = DhPair::draw(rng)?;
         let dh = ours.agree(spk).map_err(SealError::Bundle)?;
-        let mut session = Self::new(agreed, born_ms, me, peer, ours.private().clone(), now);
+        let mut session = Self::new(agreed, born_ms, me, peer, ours, now);
         let (root, chain) = kdf::root_step(&session.root, &dh);
         session.root = root;
         session.sending = Some(chain);
@@ -126,7 +126,7 @@ impl Session {
         weak: bool,
         now: Now,
     ) -> Self {
-        let mut session = Self::new(agreed, born_ms, me, peer, spk.private().clone(), now);
+        let mut session = Self::new(agreed, born_ms, me, peer, spk.clone(), now);
         session.weak = weak;
         session
     }
@@ -150,7 +150,7 @@ impl Session {
         next.weak = false;
 
         let salt = caead::draw_salt(rng)?;
-        let dh = *DhPair::from_private(self.ours.clone()).public();
+        let dh = *next.ours.public();
         let header = Ratchet { sid: self.sid, dh, pn: self.pn, n: self.ns, salt };
         let mut envelope = [&self.prefix[..], &header.write()].concat();
         let [ad, _] = &self.ad;
@@ -233,7 +233,7 @@ impl Session {
         if (header.pn.saturating_sub(self.nr) > SKIP_MAX || header.n > SKIP_MAX) && !cfg!(feature = "break-max-skip") {
             return Err(Error::TooFar);
         }
-        let dh = DhPair::from_private(self.ours.clone()).agree(&header.dh)?;
+        let dh = self.ours.agree(&header.dh)?;
         self.skip_to(header.pn, now)?;
         let (root, chain) = kdf::root_step(&self.root, &dh);
         self.root = root;
@@ -250,7 +250,7 @@ impl Session {
         let theirs = self.theirs.ok_or(Error::Handshake)?;
         let (root, chain) = kdf::root_step(&self.root, &ours.agree(&theirs)?);
         self.root = root;
-        self.ours = ours.private().clone();
+        self.ours = ours;
         self.sending = Some(chain);
         self.pn = self.ns;
         self.ns = 0;
@@ -307,7 +307,7 @@ impl Session {
         let [sealing, opening] = &self.ad;
         row.put(&self.sid.0).put_u64(self.born_ms).put(&self.peer_aik).put(&self.peer_dik).put(sealing).put(opening);
         row.put_u64(self.made).put_u64(self.used);
-        row.put(self.root.expose()).put(self.ours.expose());
+        row.put(self.root.expose()).put(self.ours.private().expose());
         put_optional(row, self.theirs.as_ref());
         put_optional(row, self.sending.as_ref().map(Secret::expose));
         put_optional(row, self.receiving.as_ref().map(Secret::expose));
@@ -326,7 +326,7 @@ impl Session {
             made: r.u64()?,
             used: r.u64()?,
             root: r.secret()?,
-            ours: r.secret()?,
+            ours: DhPair::from_private(r.secret()?),
             theirs: optional(r)?,
             sending: optional_secret(r)?,
             receiving: optional_secret(r)?,
@@ -489,7 +489,7 @@ mod tests {
     fn debug_shows_no_secret() {
         let (a, _) = pair();
         let shown = format!("{a:?}");
-        for secret in [&a.root, &a.ours, a.sending.as_ref().unwrap()] {
+        for secret in [&a.root, a.ours.private(), a.sending.as_ref().unwrap()] {
             assert!(!shown.contains(&format!("{:?}", secret.expose())) && !shown.contains(&hex(secret.expose())));
         }
         assert!(shown.contains("Secret<32>"));

@@ -5,6 +5,7 @@
 //! (epoch, hash): another entry in an accepted place is a fork.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::device_list::DeviceList;
 use super::error::{Damaged, Error};
@@ -40,7 +41,8 @@ impl Member {
     }
 }
 
-/// A room's roster. One row of the store.
+/// A room's roster. One row of the store. Copies share its lists: every message that is sealed or opened makes
+/// one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roster {
     name: RoomName,
@@ -49,11 +51,11 @@ pub struct Roster {
     /// Places of the server's log that were read, valid or not.
     read: u32,
     /// Accepted (epoch, hash), ascending.
-    accepted: Vec<(u32, [u8; 32])>,
+    accepted: Arc<Vec<(u32, [u8; 32])>>,
     /// In the order in which they became members.
-    members: Vec<Member>,
+    members: Arc<Vec<Member>>,
     /// Identities that were removed and not added again.
-    put_out: BTreeSet<[u8; 32]>,
+    put_out: Arc<BTreeSet<[u8; 32]>>,
     forked: bool,
 }
 
@@ -100,9 +102,9 @@ impl Roster {
             id: entry.room_id,
             open: entry.op == Op::CreateOpen,
             read: place,
-            accepted: vec![(place, entry.hash())],
-            members: vec![first],
-            put_out: BTreeSet::new(),
+            accepted: Arc::new(vec![(place, entry.hash())]),
+            members: Arc::new(vec![first]),
+            put_out: Arc::default(),
             forked: false,
         })
     }
@@ -132,7 +134,7 @@ impl Roster {
                     Verdict::Skipped(skip)
                 }
                 Ok(()) => {
-                    next.accepted.push((place, entry.hash()));
+                    Arc::make_mut(&mut next.accepted).push((place, entry.hash()));
                     Verdict::Accepted(Box::new(entry))
                 }
             },
@@ -182,14 +184,14 @@ impl Roster {
             Op::Add => {
                 self.check_signer(entry, true)?;
                 allowed(!taken)?;
-                self.put_out.remove(&entry.aik);
+                Arc::make_mut(&mut self.put_out).remove(&entry.aik);
                 self.welcome(place, entry)?;
             }
             Op::Remove => {
                 self.check_signer(entry, true)?;
                 allowed(!entry.by_oneself())?;
                 self.dismiss(about)?;
-                self.put_out.insert(entry.aik);
+                Arc::make_mut(&mut self.put_out).insert(entry.aik);
             }
             Op::Promote | Op::Demote => {
                 self.check_signer(entry, true)?;
@@ -200,7 +202,7 @@ impl Roster {
             }
         }
         if !self.members.iter().any(|member| member.admin)
-            && let Some(oldest) = self.members.first_mut()
+            && let Some(oldest) = Arc::make_mut(&mut self.members).first_mut()
         {
             oldest.admin = true;
         }
@@ -216,18 +218,19 @@ impl Roster {
     }
 
     fn member_at(&mut self, at: Option<usize>) -> Result<&mut Member, Skip> {
-        at.and_then(|at| self.members.get_mut(at)).ok_or(Skip::NotAllowed)
+        at.and_then(|at| Arc::make_mut(&mut self.members).get_mut(at)).ok_or(Skip::NotAllowed)
     }
 
     fn welcome(&mut self, place: u32, entry: &Entry) -> Result<(), Skip> {
         let list = entry.list.clone().ok_or(Skip::NotAllowed)?;
-        self.members.push(Member { user: entry.user.clone(), aik: entry.aik, admin: false, since: place, list });
+        let members = Arc::make_mut(&mut self.members);
+        members.push(Member { user: entry.user.clone(), aik: entry.aik, admin: false, since: place, list });
         Ok(())
     }
 
     fn dismiss(&mut self, at: Option<usize>) -> Result<(), Skip> {
         let at = at.filter(|at| *at < self.members.len()).ok_or(Skip::NotAllowed)?;
-        self.members.remove(at);
+        Arc::make_mut(&mut self.members).remove(at);
         Ok(())
     }
 
@@ -302,11 +305,11 @@ impl Roster {
         let mut row = vec![ROW_VERSION];
         row.put_lp(self.name.as_bytes()).put(&self.id.0).put_bool(self.open).put_u32(self.read).put_bool(self.forked);
         row.put_count(self.accepted.len());
-        for (epoch, hash) in &self.accepted {
+        for (epoch, hash) in self.accepted.iter() {
             row.put_u32(*epoch).put(hash);
         }
         row.put_count(self.members.len());
-        for m in &self.members {
+        for m in self.members.iter() {
             row.put_lp(m.user.as_bytes()).put(&m.aik).put_bool(m.admin).put_u32(m.since).put_lp(m.list.bytes());
         }
         row.put_count(self.put_out.len());
@@ -326,7 +329,7 @@ impl Roster {
         let name = RoomName::parse(r.lp_str()?)?;
         let (id, open, read, forked) = (RoomId(r.array()?), r.bool()?, r.u32()?, r.bool()?);
         let accepted = (0..r.u32()?).map(|_| Ok((r.u32()?, r.array()?))).collect::<Result<Vec<_>, Malformed>>()?;
-        let members = (0..r.u32()?)
+        let members: Vec<_> = (0..r.u32()?)
             .map(|_| {
                 Ok(Member {
                     user: User::parse(r.lp_str()?)?,
@@ -337,11 +340,12 @@ impl Roster {
                 })
             })
             .collect::<Result<_, Malformed>>()?;
-        let put_out = (0..r.u32()?).map(|_| r.array()).collect::<Result<_, Malformed>>()?;
+        let put_out: BTreeSet<_> = (0..r.u32()?).map(|_| r.array()).collect::<Result<_, Malformed>>()?;
         r.end()?;
         if accepted.is_empty() {
             return Err(Damaged);
         }
+        let (accepted, members, put_out) = (Arc::new(accepted), Arc::new(members), Arc::new(put_out));
         Ok(Self { name, id, open, read, accepted, members, put_out, forked })
     }
 }

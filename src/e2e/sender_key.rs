@@ -5,6 +5,7 @@
 //! who all know the chain key, from writing in the sender's name.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -91,8 +92,8 @@ pub(crate) struct OwnChain {
     /// Unix seconds.
     made: u64,
     prev: (ChainId, u32),
-    /// The devices that were given a link.
-    holders: BTreeSet<Address>,
+    /// The devices that were given a link; shared by copies, because every message makes one.
+    holders: Arc<BTreeSet<Address>>,
 }
 
 impl OwnChain {
@@ -112,7 +113,7 @@ impl OwnChain {
             sig: SignKey::draw(rng)?,
             made: now.secs(),
             prev: before.map_or((ChainId([0; 16]), 0), |chain| (chain.id, chain.n)),
-            holders: BTreeSet::new(),
+            holders: Arc::default(),
         })
     }
 
@@ -131,7 +132,7 @@ impl OwnChain {
     }
 
     pub(crate) fn given_to(&mut self, device: &Address) {
-        self.holders.insert(device.clone());
+        Arc::make_mut(&mut self.holders).insert(device.clone());
     }
 
     /// The current link.
@@ -188,7 +189,7 @@ impl OwnChain {
             sig: SignKey::from_seed(&r.secret()?),
             made: r.u64()?,
             prev: (ChainId(r.array()?), r.u32()?),
-            holders: (0..r.u32()?).map(|_| read_address(r)).collect::<Result<_, _>>()?,
+            holders: Arc::new((0..r.u32()?).map(|_| read_address(r)).collect::<Result<_, _>>()?),
         })
     }
 }

@@ -7,7 +7,7 @@ use super::queue::{Lane, Taken, locked};
 use super::seal::Sealer;
 use super::sqlite::Sqlite;
 use super::worker::{ANSWER_BYTES, BUNDLE_BYTES, Delivery, News, PartJob, Shared};
-use crate::ops::{Answer, DEVICES_MAX, Done, Entry};
+use crate::ops::{Answer, DEVICES_MAX, Done, Entry, Refused};
 
 pub(super) fn read(sqlite: &Sqlite, shared: &Shared) {
     loop {
@@ -35,8 +35,20 @@ pub(super) fn read_parts(records: &Sqlite, data: &dyn Data, sealer: &Sealer, sha
                 for PartJob { ticket, account, file, offset, length } in jobs {
                     shared.outbox.wait_for_room(Lane::Files, ANSWER_BYTES);
                     // The database is asked for a moment only; the data is read beside everybody.
-                    let size = shared.gate.read(|| records.readable(account, file));
-                    let part = size.and_then(|size| read_part(data, sealer, file, size, offset, length));
+                    let readable = || shared.gate.read(|| records.readable(account, file));
+                    let part = match readable() {
+                        Ok(size) => {
+                            let part = read_part(data, sealer, file, size, offset, length);
+                            // Still there after that: nobody dropped it meanwhile.
+                            if matches!(part, Err(Refused::NotFound)) && readable().is_ok() {
+                                log::error!(
+                                    "the data of file {file} is missing or short: put it back from where backups of `files` are"
+                                );
+                            }
+                            part
+                        }
+                        Err(refused) => Err(refused),
+                    };
                     let bytes = part.as_ref().map_or(0, |part| part.rows.iter().map(|(_, row)| row.len()).sum());
                     locked(&shared.stats).parts += 1;
                     let news = vec![News::Answer(ticket, Done::Query(part.map(Answer::FilePart)))];

@@ -6,7 +6,7 @@
 
 mod names;
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -137,7 +137,7 @@ impl Folder {
             let made = file.metadata().map_err(|error| self.failed(error))?;
             let id = PartId { name, inode: (made.dev(), made.ino()), mode: made.mode() & 0o777 };
             file.set_permissions(Permissions::from_mode(0o600)).map_err(|error| self.failed(error))?;
-            file.try_lock().map_err(|error| self.failed(error.into()))?;
+            lock(&file).map_err(|error| self.failed(error))?;
             return Ok(Part { file, id });
         }
         Err(self.crowded(name))
@@ -162,9 +162,8 @@ impl Folder {
         if !ours {
             return Ok(Before::Gone);
         }
-        match file.try_lock() {
-            Err(std::fs::TryLockError::WouldBlock) => return Ok(Before::Busy),
-            locked => locked.map_err(|error| self.failed(error.into()))?,
+        if !lock(&file).map_err(|error| self.failed(error))? {
+            return Ok(Before::Busy);
         }
         let part = Part { file, id: id.clone() };
         // Between its opening and its locking another process may have finished it.
@@ -253,6 +252,18 @@ impl Folder {
     fn disturbed(&self, name: &str) -> Failure {
         let message = format!("somebody else changed {name:?} in {}", self.path.display());
         Failure::failed(message).hint("use a folder into which nobody else writes")
+    }
+}
+
+/// Locks a part for this process; false if another has it. Where a file system has no locks, it goes without.
+fn lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => match Errno::from_io_error(&error) {
+            Some(Errno::NOLCK | Errno::NOSYS | Errno::NOTSUP) => Ok(true),
+            _ => Err(error),
+        },
     }
 }
 

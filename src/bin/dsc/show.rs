@@ -69,7 +69,11 @@ impl Output {
     pub fn show(&self, event: &Event) -> Result<(), Failure> {
         let aside = matches!(
             event,
-            Event::Notice { .. } | Event::Sent { .. } | Event::FileSent { .. } | Event::Progress { .. }
+            Event::Notice { .. }
+                | Event::Sent { .. }
+                | Event::FileSent { .. }
+                | Event::FileReceived { .. }
+                | Event::Progress { .. }
         );
         // Progress is for programs, or a bar: see [`Progress`].
         if (self.quiet && aside) || (!self.json && matches!(event, Event::Progress { .. })) {

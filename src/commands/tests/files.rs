@@ -250,6 +250,18 @@ fn what_is_read_of_a_file_is_taken_before_the_next_piece_is_asked_for() {
     assert!(bench.core.takes_line(conn));
 }
 
+/// The rows of a piece go out one by one, and are one reply all the same: twice the limit and more.
+#[test]
+fn who_gets_a_file_still_hears_of_the_room() {
+    let mut bench = Bench::new();
+    let conn = bench.login(0, 1);
+    let get = ticket(&bench.line(conn, "/get-file 5 length=262144"));
+    let rows = (0..4).map(|n| (n * CHUNK_MAX as u64, "A".repeat(CHUNK_TEXT_MAX))).collect();
+    let part = FilePart { rows, next: 1 << 18, size: 1 << 30 };
+    bench.handle(Input::Stored(get, Done::Query(Ok(Answer::FilePart(part)))));
+    assert!(sent(&event(&mut bench, conn, 100), conn).starts_with("* topic "), "the piece is being read");
+}
+
 #[test]
 fn files_are_listed() {
     let mut bench = Bench::new();

@@ -10,7 +10,8 @@ use crate::ops::{FilePart, Refused};
 use crate::protocol::FileId;
 use crate::protocol::file::CHUNK_MAX;
 
-/// Reads a piece of a whole file of `size` bytes and opens it.
+/// Reads a piece of a whole file of `size` bytes and opens it. [`Refused::NotFound`] where its data is missing or
+/// short: it may have been dropped a moment ago.
 pub(in crate::store) fn read(
     data: &dyn Data,
     sealer: &Sealer,
@@ -36,10 +37,7 @@ pub(in crate::store) fn read(
     let mut sealed = vec![0; bytes((end - first).saturating_mul(slot) - short)?];
     match data.read(file, first * slot, &mut sealed) {
         Ok(true) => {}
-        Ok(false) => {
-            log::error!("the data of file {file} is missing or short: put it back from where backups of `files` are");
-            return Err(Refused::NotFound);
-        }
+        Ok(false) => return Err(Refused::NotFound),
         Err(error) => {
             log::error!("reading the data of file {file}: {error}; look into the kernel log");
             return Err(Refused::Internal);

@@ -116,11 +116,19 @@ impl Client<'_> {
         let rows = self.list(&format!("/files after={before}"))?;
         let listed = rows.into_iter().find(|listed| listed.file.file == file).ok_or_else(unknown)?;
         whole(&listed)?;
+        self.find_listed(&listed, None)
+    }
+
+    /// A file of the server, as a message that was opened here speaks of it, or else as it is. `id` is its own
+    /// line in the log, if it was asked for there: then no message of another conversation is meant.
+    fn find_listed(&mut self, listed: &Listed, id: Option<u64>) -> Result<Found, Failure> {
         self.transact(|tx| {
-            if let Some((entry, descriptor)) = spoken_of(tx, &listed)? {
-                return found(listed.file.file, entry.target, entry.id, descriptor, &listed);
+            let known = tx.entries_of_blob(&listed.file.sha256)?;
+            let spoken = spoken_of(known, listed);
+            match spoken.filter(|(entry, _)| id.is_none() || entry.target == listed.target) {
+                Some((entry, descriptor)) => found(entry.target, entry.id, descriptor, listed),
+                None => in_clear(tx, &listed.target, id, &listed.file),
             }
-            in_clear(tx, &listed.target, None, &listed.file)
         })
     }
 
@@ -158,13 +166,7 @@ impl Client<'_> {
             let file = PlainFile { file: *file, size: *size, sha256: *sha256, name: (*name).to_owned() };
             let (sender, time) = (line.sender.clone(), time.to_string());
             let listed = Listed { file, target: target.clone(), sender, time, partial: None };
-            return self.transact(|tx| {
-                if let Some((entry, descriptor)) = spoken_of(tx, &listed)?.filter(|(entry, _)| entry.target == *target)
-                {
-                    return found(listed.file.file, entry.target, entry.id, descriptor, &listed);
-                }
-                in_clear(tx, &listed.target, Some(id), &listed.file)
-            });
+            return self.find_listed(&listed, Some(id));
         }
         let message = row.and_then(|row| MessageLine::read(&row).ok());
         let message = message.filter(|line| (line.id, &line.conversation(&me)) == (id, target));
@@ -193,7 +195,7 @@ impl Client<'_> {
                 None => gone(&format!("{target}/{id}")),
             });
         };
-        found(listed.file.file, target.clone(), Some(id), descriptor, listed)
+        found(target.clone(), Some(id), descriptor, listed)
     }
 
     fn list(&mut self, command: &str) -> Result<Vec<Listed>, Failure> {
@@ -229,11 +231,12 @@ impl Client<'_> {
 /// A row of `dsc files`.
 fn row(tx: &Tx<'_>, listed: &Listed) -> Result<Row, Failure> {
     let Listed { file, target, sender, time, partial } = listed;
-    let spoken = spoken_of(tx, listed)?;
+    let known = tx.entries_of_blob(&file.sha256)?;
     let e2e_room = is_in_sealed_room(tx, target)?;
-    let plain = tx.entries_of_blob(&file.sha256)?.into_iter();
-    let plain = plain.filter(|entry| matches!(&entry.what, What::File(known) if known.file == file.file));
-    let id = spoken.as_ref().and_then(|(entry, _)| entry.id).or_else(|| plain.filter_map(|entry| entry.id).next());
+    let mut plain = known.iter().filter(|entry| matches!(&entry.what, What::File(known) if known.file == file.file));
+    let plain = plain.find_map(|entry| entry.id);
+    let spoken = spoken_of(known, listed);
+    let id = spoken.as_ref().and_then(|(entry, _)| entry.id).or(plain);
     let (name, size, mime, encrypted) = match spoken {
         Some((_, descriptor)) => {
             (Some(descriptor.safe_name()), descriptor.size, Some(descriptor.mime).filter(|mime| !mime.is_empty()), true)
@@ -256,9 +259,10 @@ fn row(tx: &Tx<'_>, listed: &Listed) -> Result<Row, Failure> {
     })
 }
 
-/// What a message that was opened here says of a file of the server. Anybody can speak of anybody's file: who
-/// has sent it, and in the same conversation, is believed first.
-fn spoken_of(tx: &Tx<'_>, listed: &Listed) -> Result<Option<(Entry, Descriptor)>, Failure> {
+/// What a message that was opened here says of a file of the server, out of those that speak of its bytes.
+/// Anybody can speak of anybody's file: who has sent it, in the same conversation, is believed first, and
+/// then who spoke first.
+fn spoken_of(known: Vec<Entry>, listed: &Listed) -> Option<(Entry, Descriptor)> {
     let read = |entry: Entry| match &entry.what {
         What::Sealed { inner, .. } => match Inner::parse(inner).ok()?.body {
             Body::File(descriptor) => Some((entry, descriptor)),
@@ -266,18 +270,13 @@ fn spoken_of(tx: &Tx<'_>, listed: &Listed) -> Result<Option<(Entry, Descriptor)>
         },
         _ => None,
     };
-    let known = tx.entries_of_blob(&listed.file.sha256)?.into_iter().filter_map(read);
-    Ok(known.max_by_key(|(entry, _)| (entry.target == listed.target, entry.sender == listed.sender)))
+    let known = known.into_iter().filter_map(read);
+    known.max_by_key(|(entry, _)| (entry.target == listed.target, entry.sender == listed.sender))
 }
 
 /// A sealed file, if the server has as much as its message says.
-fn found(
-    file: FileId,
-    target: Target,
-    id: Option<u64>,
-    descriptor: Descriptor,
-    listed: &Listed,
-) -> Result<Found, Failure> {
+fn found(target: Target, id: Option<u64>, descriptor: Descriptor, listed: &Listed) -> Result<Found, Failure> {
+    let file = listed.file.file;
     if listed.file.size != descriptor.ct_len {
         let message = format!(
             "the server has {} bytes of file {file}, and its message speaks of {}: it is not what was sent",

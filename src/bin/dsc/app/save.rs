@@ -11,15 +11,12 @@ use downstream::protocol::UserName;
 use super::download::{Fetching, To};
 use super::take::After;
 use super::{Client, notice};
-use crate::error::Failure;
+use crate::error::{Exit, Failure};
 use crate::folder::Folder;
 use crate::store::{Entry, Save, Tx, What};
 
 /// How long one step should take: messages wait for it.
 const STEP: Duration = Duration::from_millis(200);
-/// How often a file is begun anew that the server cannot give right now. One that is busy says when to come
-/// again, which is heeded before; what fails without that, as on a bad disk, may fail for ever.
-const TRIES: usize = 3;
 /// Bytes of one step: what a line of 1 Mbit/s carries in that time, and as much as is on its way at once.
 const STEP_BYTES: (u64, u64) = (16 << 10, 16 << 20);
 
@@ -53,8 +50,6 @@ pub(crate) struct Saver {
     work: Option<(Save, Box<Fetching>)>,
     /// Bytes of the next step.
     step: u64,
-    /// How often the server could not give the file that is next.
-    refused: usize,
 }
 
 impl Saver {
@@ -66,7 +61,7 @@ impl Saver {
         let folder = Folder::open(path, true)?;
         let to = To::Folder { path: folder.path().to_owned(), make: true, name: None };
         let (least, _) = STEP_BYTES;
-        Ok(Saver { to, most, work: None, step: least, refused: 0 })
+        Ok(Saver { to, most, work: None, step: least })
     }
 
     /// Does a little. Whether there is more to do at once.
@@ -87,7 +82,7 @@ impl Saver {
         match moved {
             Ok(false) => Ok(true),
             Ok(true) => {
-                (self.work, self.refused) = (None, 0);
+                self.work = None;
                 Ok(true)
             }
             Err(failure) => {
@@ -110,11 +105,15 @@ impl Saver {
 
     /// Says why a file is not saved, and waits for it no longer.
     fn pass_over(&mut self, client: &mut Client<'_>, save: &Save, failure: Failure) -> Result<bool, Failure> {
-        self.refused += usize::from(failure.temporary);
-        if failure.is_closed() || failure.is_passing() && self.refused < TRIES {
+        if failure.exit == Exit::Network || failure.is_closed() {
             return Err(failure);
         }
-        (self.work, self.refused) = (None, 0);
+        // Also where the server says "later": a file that it cannot read would hold up everything for ever.
+        let failure = match failure.temporary {
+            true => failure.hint(format!("`dsc get-file '{}'` tries again", save.wanted)),
+            false => failure,
+        };
+        self.work = None;
         client.transact(|tx| {
             tx.drop_save(save);
             Ok(())

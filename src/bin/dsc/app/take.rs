@@ -24,7 +24,7 @@ use crate::store::{Entry, Held, PlainFile, Tx, What};
 /// contacts. Far above the people of a server that somebody hosts for themselves.
 const CONTACTS_MAX: usize = 20_000;
 /// The name under which the server has files that it cannot read.
-const SEALED_FILE: &str = "sealed";
+pub(super) const SEALED_FILE: &str = "sealed";
 /// Seconds between two requests to one device for its chain in one room.
 const ASK_CHAIN_EVERY: u64 = 3600;
 

@@ -35,8 +35,6 @@ const DISAGREEMENTS: usize = 8;
 /// As [`super::PATIENCE`], of who has hours: how often the server may be busy in a row, and for how many
 /// seconds each time.
 const TRANSFER_PATIENCE: (usize, u64) = (60, 60);
-/// The name under which the server has files that it cannot read.
-const SEALED_NAME: &str = "sealed";
 
 /// A file that its receivers were told of.
 #[derive(Debug, Clone, PartialEq, Eq)]

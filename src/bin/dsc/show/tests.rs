@@ -118,15 +118,6 @@ fn rows() -> Vec<Row> {
         encrypted,
         partial,
     };
-    let transfer = |direction: &str, size, waits| Row::Transfer {
-        transfer: "0001020304050607".to_owned(),
-        direction: direction.to_owned(),
-        target: "#ops".to_owned(),
-        name: "a\u{1b}b.png".to_owned(),
-        size,
-        since: "2026-05-28T14:03:05.123Z".to_owned(),
-        waits,
-    };
     let envelope = |form: &str| Row::Envelope {
         form: form.to_owned(),
         bytes: 543,
@@ -200,8 +191,6 @@ fn rows() -> Vec<Row> {
         transfer("sending", Some(1_234_567), some("for `dsc encode`")),
         transfer("receiving", None, None),
         envelope("link-request"),
-        transfer("sending", Some(1_234_567), some("for `dsc encode`")),
-        transfer("receiving", None, None),
         Row::Slot { device: device(), session: device(), born: some("2026-05-28T14:03:05.123Z"), previous: 0, n: 7 },
         Row::Slot { device: device(), session: device(), born: None, previous: 3, n: 0 },
     ]

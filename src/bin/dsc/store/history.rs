@@ -20,8 +20,8 @@ use crate::event::Mark;
 /// [`Tx::search`].
 pub const HISTORY_MAX: usize = 1_000_000;
 
-/// Entries that [`Tx::entries_of_blob`] gives, at most: one file sent to many conversations has one in each.
-pub const BLOB_MAX: usize = 1000;
+/// Entries that [`Tx::entries_of_blob`] gives, at most: honest senders make one, as nothing is sealed alike.
+pub const BLOB_MAX: usize = 100;
 
 const TABLE: &str = "history";
 

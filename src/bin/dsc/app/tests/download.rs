@@ -478,6 +478,26 @@ fn what_was_not_saved_to_its_end_is_saved_later() {
     bob.has_nothing_begun();
 }
 
+/// The server answers so for as long as the data of a file is damaged there: the others are not held up by it.
+#[test]
+fn a_file_that_the_server_cannot_read_holds_nothing_up() {
+    let (world, mut alice, mut bob) = two();
+    let id = alice.offer("bob", "damaged.bin", &content(16), false);
+    alice.offer("bob", "a.bin", &content(17), false);
+    let mut saver = Saver::new(&bob.downloads_folder(), u64::MAX).unwrap();
+    world.refuse_next("/get-file", "internal");
+    let events = save_all(&mut bob, &mut saver);
+    assert_eq!(saved(&events), [("a.bin", true, SIZE as u64)]);
+    let not = events.iter().find_map(|event| match event {
+        Event::Notice { kind, text, .. } if kind == "not-saved" => Some(text.as_str()),
+        _ => None,
+    });
+    assert!(not.is_some_and(|text| text.contains(&format!("`dsc get-file 'alice/{id}'`"))), "{not:?}");
+    // What is there of it is gone on with.
+    assert_eq!(saved(&bob.get(&format!("alice/{id}"))), [("damaged.bin", true, SIZE as u64)]);
+    bob.has_nothing_begun();
+}
+
 /// Whatever happened to a part: the file is right in the end, and stands there once.
 #[test]
 fn a_part_that_was_cut_or_changed_makes_no_wrong_file() {

@@ -471,6 +471,38 @@ fn an_upload_that_is_given_up_leaves_nothing_here_or_there() {
     alice.has_nothing_left();
 }
 
+/// The server names its files only to members, and `/files` of the room is refused like everything else there.
+#[test]
+fn an_upload_to_a_room_that_was_left_can_be_given_up() {
+    let (world, mut alice, _bob) = two();
+    alice.with(|client| client.create(&room("#r"), true, false, None)).unwrap();
+    let path = alice.write("a.bin", &content(18));
+    world.lose_question_after("/chunk", 2);
+    alice.try_file("#r", &path).unwrap_err();
+    let id = alice.uploads()[0].id.clone();
+    world.forget_questions();
+    world.refuse_next("/files #r", "not-member");
+    alice.with(|client| client.give_up_upload(&id)).unwrap();
+    assert_eq!(asked(&world, "/drop-file 1"), 1);
+    alice.has_nothing_left();
+}
+
+/// Nobody was told how to open it, and it would take of the quota for ever.
+#[test]
+fn a_sealed_upload_that_was_whole_and_not_announced_is_dropped_with_it() {
+    let (world, mut alice, _bob) = two();
+    let path = alice.write("a.bin", &content(19));
+    alice.with(|client| client.check_receiver(&to("bob"), false)).unwrap();
+    world.lose_answer_after("/chunk", SIZE / downstream::protocol::file::CHUNK_MAX);
+    alice.try_file("bob", &path).unwrap_err();
+    let id = alice.uploads()[0].id.clone();
+    assert!(matches!(alice.uploads()[0].stage, Stage::Sealed(_)));
+    assert!(world.answer("alice", "/files").contains("state=done"), "the server has all of it");
+    alice.with(|client| client.give_up_upload(&id)).unwrap();
+    assert_eq!(asked(&world, "/drop-file 1"), 1);
+    alice.has_nothing_left();
+}
+
 #[test]
 fn lines_for_a_session_by_hand_send_the_same() {
     let (world, mut alice, mut bob) = two();
@@ -485,6 +517,12 @@ fn lines_for_a_session_by_hand_send_the_same() {
     let early = alice.by_hand(|client| client.print_upload(by_hand(), "1", 0, &mut print)).unwrap_err();
     assert_eq!(early.exit, Exit::Usage);
     alice.has_nothing_left();
+    for no_file in [Path::new("/dev/null"), path.parent().unwrap()] {
+        let sending = Sending { by_hand: true, ..sending(&target, no_file, false) };
+        let failure = alice.by_hand(|client| client.begin_upload(sending, None)).err().unwrap();
+        assert!(failure.exit == Exit::Usage && failure.message.contains("only files"), "{failure}");
+        alice.has_nothing_left();
+    }
     let opening = alice.by_hand(|client| client.begin_upload(by_hand(), None)?.opening_line()).unwrap();
     let again = alice.by_hand(|client| client.begin_upload(by_hand(), None)?.opening_line()).unwrap();
     assert_eq!(opening, again);

@@ -1,8 +1,10 @@
 //! What earlier commands have left: gone on with, or given up.
 
 use downstream::e2e::armour;
+use downstream::protocol::{Fields, UploadLine};
 
 use super::{Origin, Sending, Work};
+use crate::app::receive::account;
 use crate::app::{Client, notice};
 use crate::error::Failure;
 use crate::spool::{self, Opened, Spool};
@@ -32,7 +34,7 @@ impl Client<'_> {
             let Upload { name, target, .. } = work.upload.clone();
             let text = format!("{name} for {target} has changed since its upload was begun: send it again");
             self.say(&notice("upload-dropped", Some(target.as_str()), text))?;
-            self.drop_partial(&work.upload)?;
+            self.withdraw(&work.upload)?;
             return self.drop_upload(work).map(|()| None);
         }
         let Upload { target, name, mime, plain, by_hand, source, .. } = work.upload.clone();
@@ -65,29 +67,30 @@ impl Client<'_> {
         }
         let work = Work { upload, held };
         if !self.server.is_offline() && !work.upload.by_hand {
-            self.drop_partial(&work.upload)?;
+            self.withdraw(&work.upload)?;
         }
         let upload = work.upload.clone();
         self.drop_upload(work)?;
         Ok(upload)
     }
 
-    /// Has the server forget what it has of an upload. One that it does not know is no failure.
-    fn drop_partial(&mut self, upload: &Upload) -> Result<(), Failure> {
+    /// Has the server forget what it has of an upload. What it does not know is no failure, nor is a target that
+    /// takes nothing from this account any more: it is not asked by the target, which it would refuse to name.
+    fn withdraw(&mut self, upload: &Upload) -> Result<(), Failure> {
         let sha256 = match &upload.stage {
             Stage::Sealed(file) => armour::hex(&file.blob_id),
             Stage::Clear { sha256, .. } => armour::hex(sha256),
             Stage::Preparing | Stage::Announced(_) => return Ok(()),
         };
-        let (rows, _) = self.command(&format!("/files {} sha256={sha256}", upload.target))?;
+        let me = self.transact(|tx| account(tx))?;
+        let (rows, _) = self.command(&format!("/files sha256={sha256}"))?;
         for row in &rows {
-            let words: Vec<&str> = row.split(' ').collect();
-            // What is whole has been announced, or is somebody else's.
-            if let ["upload", file, ..] = words.as_slice()
-                && words.contains(&"state=partial")
-            {
-                let answer = self.ask(&format!("/drop-file {file}"))?;
-                match answer.reply {
+            let Ok(line) = UploadLine::read(&Fields::parse(row)) else { continue };
+            // In clear, what is whole is in the conversation. Sealed, nobody was told how to open it.
+            let ours = (&line.sender, &line.target) == (&me, &upload.target)
+                && (line.partial.is_some() || matches!(upload.stage, Stage::Sealed(_)));
+            if ours {
+                match self.ask(&format!("/drop-file {}", line.file))?.reply {
                     Err(refusal) if refusal.code != "not-found" => return Err(refusal.into()),
                     _ => {}
                 }

@@ -84,6 +84,13 @@ impl Client<'_> {
                 let name = file_name(sending.name.unwrap_or(&own));
                 let mime = media_type(sending.mime, if archive { "x.tar" } else { &name });
                 match opened {
+                    // Its lines are made again from the path, for pieces that are sent later.
+                    Opened::Directory(_) | Opened::Stream(_) if by_hand => {
+                        Err(Failure::usage(format!("{} is no file, and by hand only files are sent", path.display()))
+                            .hint(
+                                "write it to a file first: a directory with `tar`, what comes from a pipe with `cat`",
+                            ))
+                    }
                     Opened::Directory(path) if !as_archive => {
                         Err(Failure::usage(format!("{} is a directory", path.display()))
                             .hint("--tar sends it as one archive"))

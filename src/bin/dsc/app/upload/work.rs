@@ -8,7 +8,7 @@ use downstream::e2e::armour;
 use downstream::e2e::descriptor::safe_name;
 use downstream::protocol::FileName;
 
-use super::SEALED_NAME;
+use crate::app::take::SEALED_FILE;
 use crate::error::Failure;
 use crate::server::command;
 use crate::spool::{self, Held, Opened};
@@ -30,7 +30,7 @@ impl Work {
         let Upload { target, name, stage, .. } = &self.upload;
         match stage {
             Stage::Sealed(file) => {
-                Ok(format!("/send-file {target} {SEALED_NAME} {} {}", file.ct_len, armour::hex(&file.blob_id)))
+                Ok(format!("/send-file {target} {SEALED_FILE} {} {}", file.ct_len, armour::hex(&file.blob_id)))
             }
             Stage::Clear { size, sha256, .. } => {
                 let (size, sha256) = (size.to_string(), armour::hex(sha256));
