@@ -295,6 +295,8 @@ fn a12_a_file_that_the_server_makes_up() {
     // Asked for a file of the room, it shows one of another conversation, where clear files are: a person's, or the
     // one that somebody else has sealed.
     scene.stage.evil.honest();
+    // Under a number that the room has not.
+    scene.alice.run(&["send", "bob", "one"]).ok();
     let theirs = scene.sent("theirs", b"said to Bob, and not to the room");
     let rows = asked(&mut scene.stage.puppet("bob"), "/fetch alice");
     let row = rows.iter().find(|row| row.starts_with("- file ")).unwrap().clone();
