@@ -284,6 +284,37 @@ fn a12_a_file_that_the_server_makes_up() {
         assert!(ran.out.contains("in clear"), "{ran:?}");
     }
     assert!(scene.bob.names().is_empty());
+
+    // Pasted by hand it is refused as well.
+    for (name, code) in [("run.sh", 1), ("sealed", 0)] {
+        let line = format!("- file 900 2026-01-01T00:00:00.000Z #room alice file=77 size=10 sha256={hash} :{name}\n");
+        let ran = scene.bob.dsc.plain(&["open"], line.as_bytes()).fails(code);
+        assert_eq!(ran.out.contains("cannot open (plain)"), code == 1, "{ran:?}");
+    }
+
+    // Asked for a file of the room, it shows one of another conversation, where clear files are: a person's, or the
+    // one that somebody else has sealed.
+    scene.stage.evil.honest();
+    // Under a number that the room has not.
+    scene.alice.run(&["send", "bob", "one"]).ok();
+    let theirs = scene.sent("theirs", b"said to Bob, and not to the room");
+    let rows = asked(&mut scene.stage.puppet("bob"), "/fetch alice");
+    let row = rows.iter().find(|row| row.starts_with("- file ")).unwrap().clone();
+    let number = row.split(' ').nth(2).unwrap().to_owned();
+    let clear = row.replace(" :sealed", " :run.sh");
+    let moved = row.replace(" bob alice ", " #room alice ");
+    for (row, code) in [(row, 6), (clear, 6), (moved, 3)] {
+        scene.lies(move |caught| match caught.line.split_once(' ') {
+            Some(("OK", reply)) if reply.starts_with("fetch") => Some(vec![row.clone(), caught.line.clone()]),
+            Some(("-", row)) if row.starts_with("msg ") || row.starts_with("file ") => Some(vec![]),
+            _ => None,
+        });
+        let ran = scene.bob.get(&format!("#room/{number}"));
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert!(scene.bob.names().is_empty());
+    }
+    scene.stage.evil.honest();
+    scene.bob.takes(&theirs, b"said to Bob, and not to the room");
 }
 
 #[test]

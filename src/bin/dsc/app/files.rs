@@ -120,11 +120,12 @@ impl Client<'_> {
     }
 
     /// A file of the server, as a message that was opened here speaks of it, or else as it is. `id` is its own
-    /// line in the log.
+    /// line in the log, if it was asked for there: then no message of another conversation is meant.
     fn find_listed(&mut self, listed: &Listed, id: Option<u64>) -> Result<Found, Failure> {
         self.transact(|tx| {
             let known = tx.entries_of_blob(&listed.file.sha256)?;
-            match spoken_of(known, listed) {
+            let spoken = spoken_of(known, listed);
+            match spoken.filter(|(entry, _)| id.is_none() || entry.target == listed.target) {
                 Some((entry, descriptor)) => found(entry.target, entry.id, descriptor, listed),
                 None => in_clear(tx, &listed.target, id, &listed.file),
             }
@@ -154,20 +155,23 @@ impl Client<'_> {
         let (rows, _) = self.command(&format!("/fetch {target} after={before} limit=1"))?;
         let row = rows.first().map(|row| Fields::parse(row));
         let me = self.transact(|tx| account(tx))?;
+        // A line of another conversation is no answer: what is sealed here may be in clear there.
         if let Some(Ok(line)) = row.map(|row| FileLine::read(&row))
-            && line.id == id
+            && (line.id, &line.conversation(&me)) == (id, target)
         {
             if line.gone {
                 return Err(gone(&format!("{target}/{id}")));
             }
             let FileLine { file, size, sha256, name, time, .. } = &line;
             let file = PlainFile { file: *file, size: *size, sha256: *sha256, name: (*name).to_owned() };
-            let (target, sender, time) = (line.conversation(&me), line.sender.clone(), time.to_string());
-            let listed = Listed { file, target, sender, time, partial: None };
+            let (sender, time) = (line.sender.clone(), time.to_string());
+            let listed = Listed { file, target: target.clone(), sender, time, partial: None };
             return self.find_listed(&listed, Some(id));
         }
-        match row.map(|row| MessageLine::read(&row)) {
-            Some(Ok(line)) if line.id == id && line.body.starts_with(armour::BODY_PREFIX) => {
+        let message = row.and_then(|row| MessageLine::read(&row).ok());
+        let message = message.filter(|line| (line.id, &line.conversation(&me)) == (id, target));
+        match message {
+            Some(line) if line.body.starts_with(armour::BODY_PREFIX) => {
                 let read = self.transact(|tx| Ok(tx.cursor(target).unwrap_or(0)))?;
                 if read >= id {
                     let why = "was not sealed for this device, or its key is not kept any more";
@@ -175,8 +179,8 @@ impl Client<'_> {
                 }
                 Err(unopened(target))
             }
-            Some(Ok(line)) if line.id == id => Err(Failure::usage(format!("message {id} of {target} is no file"))),
-            _ => Err(Failure::new(Exit::Refused, format!("{target} has no message {id}"))),
+            Some(_) => Err(Failure::usage(format!("message {id} of {target} is no file"))),
+            None => Err(Failure::new(Exit::Refused, format!("{target} has no message {id}"))),
         }
     }
 

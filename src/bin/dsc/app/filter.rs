@@ -9,7 +9,9 @@ use downstream::protocol::{ServerLine, SignalLine};
 
 use super::receive::account;
 use super::shown::entry_event;
-use super::take::{After, LogLine, LogWhat, Taken, Wish, give_up, take_line, take_signal, unreadable};
+use super::take::{
+    After, LogLine, LogWhat, Taken, Wish, give_up, is_ciphertext, is_in_sealed_room, take_line, take_signal, unreadable,
+};
 use super::{Client, notice};
 use crate::error::Failure;
 use crate::event::Event;
@@ -39,7 +41,14 @@ impl Client<'_> {
         if let Some(message) = LogLine::read(fields) {
             return match &message.what {
                 LogWhat::Body(_) => self.open_message(&message),
-                LogWhat::File { .. } => Ok(ByHand::Pass),
+                LogWhat::File(file) => self.transact(|tx| {
+                    let e2e_room = is_in_sealed_room(tx, &message.target)?;
+                    if !e2e_room || is_ciphertext(file, &message.target, e2e_room) {
+                        return Ok(ByHand::Pass);
+                    }
+                    let target = message.target.as_str();
+                    Ok(ByHand::Failed(vec![unreadable(target, &message.sender, Some(message.id), Error::Plain)]))
+                }),
             };
         }
         match SignalLine::read(fields) {
