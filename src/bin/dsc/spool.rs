@@ -213,11 +213,13 @@ impl Held {
         synced.map_err(|error| self.failed(&error))
     }
 
-    /// Takes it off the disk.
+    /// Takes it off the disk, with its bytes at once: as long as it is open here, they would stay, and on a full
+    /// disk the store could not be told.
     ///
     /// # Errors
     /// It cannot be removed.
     pub(crate) fn remove(&self) -> Result<(), Failure> {
+        self.file.set_len(0).map_err(|error| failed(&self.path, &error))?;
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&self.path, &error)),
             _ => Ok(()),

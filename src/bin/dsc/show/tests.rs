@@ -96,15 +96,6 @@ fn rows() -> Vec<Row> {
     };
     let user =
         |presence: &str, since, text| Row::User { user: "bob".to_owned(), presence: presence.to_owned(), since, text };
-    let transfer = |direction: &str, size, waits| Row::Transfer {
-        transfer: "3078a3f5e9296d77".to_owned(),
-        direction: direction.to_owned(),
-        target: "#ops".to_owned(),
-        name: "a\nb".to_owned(),
-        size,
-        since: "2026-05-28T14:03:05.123Z".to_owned(),
-        waits,
-    };
     let file = |name, mime, id, encrypted, partial| Row::File {
         file: 7,
         target: "#ops".to_owned(),

@@ -182,7 +182,9 @@ fn one_at_a_time_has_a_file() {
     assert!(spool.take(&id).unwrap_err().message.contains("another dsc"));
     drop(held);
     let held = spool.take(&id).unwrap();
+    held.file().write_all(b"bytes").unwrap();
     held.remove().unwrap();
+    assert_eq!(held.len().unwrap(), 0, "what is open still takes no room");
     held.remove().unwrap();
     // One that was removed before it was locked is not had, but made anew.
     assert!(spool.try_take(&id).unwrap().is_some());
