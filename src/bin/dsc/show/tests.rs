@@ -109,6 +109,15 @@ fn rows() -> Vec<Row> {
         encrypted,
         partial,
     };
+    let transfer = |direction: &str, size, waits| Row::Transfer {
+        transfer: "3078a3f5e9296d77".to_owned(),
+        direction: direction.to_owned(),
+        target: "#ops".to_owned(),
+        name: "a\nb".to_owned(),
+        size,
+        since: "2026-05-28T14:03:05.123Z".to_owned(),
+        waits,
+    };
     let envelope = |form: &str| Row::Envelope {
         form: form.to_owned(),
         bytes: 543,
