@@ -358,7 +358,7 @@ fn a12_the_server_says_something_in_a_sealed_room() {
     // As new lines, and as old ones that this device has never seen: text, and a file in the clear.
     let hash = "0".repeat(64);
     let text = "2026-01-01T00:00:00.000Z #room alice :said by the server";
-    let file = format!("2026-01-01T00:00:00.000Z #room alice file=F1 size=3 sha256={hash} :run.me");
+    let file = format!("2026-01-01T00:00:00.000Z #room alice file=1 size=3 sha256={hash} :run.me");
     let forged = move |from: u64| vec![format!("- msg {from} {text}"), format!("- file {} {file}", from + 1)];
     let instead = |at: u64| {
         let forged = forged.clone();
