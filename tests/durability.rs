@@ -434,11 +434,19 @@ fn nothing_that_is_sealed_can_be_read_from_the_disk() {
     alice.ask("/join #log", "OK join room=#log members=1 e2e=no last=0");
     alice.ask("/msg #log secret-of-the-body", "OK msg id=<ID> time=<TIME> to=#log");
     alice.ask("/post #log key-00001 secret-of-the-post", "OK post id=<ID> time=<TIME> to=#log");
+    let hash = "4b384e8d7b368a836fb285f7c6b704c196fe1da5a19649c6d27ec0f92608eced";
+    let begin = format!("/send-file #log secret-of-the-name 18 {hash}");
+    let file = alice.ask(&begin, "OK send-file file=<ID:file> offset=0 chunk=65536")["file"].clone();
+    alice.ask(&format!("/chunk {file} 0 c2VjcmV0LW9mLXRoZS1maWxl"), "OK chunk file=<ID> offset=18 done=yes <REST>");
     alice.ask("/passwd secret-of-the-password secret-of-the-second", "OK passwd");
     let mut read = 0;
     let mut search = |when: &str| {
-        for file in std::fs::read_dir(home.path("data")).unwrap() {
+        let (data, files) = (home.path("data"), home.path("data/files"));
+        for file in std::fs::read_dir(data).unwrap().chain(std::fs::read_dir(files).unwrap()) {
             let path = file.unwrap().path();
+            if path.is_dir() {
+                continue;
+            }
             let bytes = std::fs::read(&path).unwrap();
             read += bytes.len();
             for secret in ["secret-of-the", token.as_str()] {
@@ -456,5 +464,5 @@ fn nothing_that_is_sealed_can_be_read_from_the_disk() {
     let daemon = home.start();
     let mut alice = Client::connect(daemon.address());
     alice.ask("/login alice secret-of-the-second", "OK login user=alice unread=0");
-    alice.ask("/fetch #log limit=1", "- msg <ID> <TIME> #log alice :secret-of-the-post");
+    alice.ask("/fetch #log limit=1", "- file <ID> <TIME> #log alice <REST> :secret-of-the-name");
 }

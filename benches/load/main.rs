@@ -319,13 +319,18 @@ fn note(rows: &mut Vec<Row>, work: &str, server: &str, figures: Figures) {
     }
 }
 
-/// Copies the files of a directory.
+/// Copies a directory with what is in it.
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt as _;
     fs::DirBuilder::new().mode(0o700).create(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
-        fs::copy(entry.path(), to.join(entry.file_name()))?;
+        let place = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &place)?;
+        } else {
+            fs::copy(entry.path(), place)?;
+        }
     }
     Ok(())
 }
