@@ -9,7 +9,7 @@
 //!    └─── ask ──▶ queue ──▶ reader thread: its own read-only connection, a snapshot a query
 //! ```
 //!
-//! The data of files takes a way of its own, over two more threads: [`files`].
+//! The data of files takes a way of its own, over two more threads: `files`.
 //!
 //! What is answered is on stable storage: write-ahead log, `synchronous=FULL`. A write that is refused
 //! or fails is rolled back to its savepoint and takes no other with it; where the disk, memory or the
