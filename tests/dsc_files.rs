@@ -20,21 +20,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use dsc::{Dsc, Ran};
-use place::Place;
+use place::{Place, random};
 use rustix::process::{Signal, kill_process};
 
 /// Long enough for several pieces and windows, short enough for a slow build.
 const LONG: usize = 3 << 20;
-
-/// Bytes that look like nothing, the same for the same seed.
-fn random(seed: u64, count: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut draw = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as u8
-    };
-    (0..count).map(|_| draw()).collect()
-}
 
 trait Files {
     fn write(&self, name: &str, bytes: &[u8]);

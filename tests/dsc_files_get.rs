@@ -20,22 +20,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use dsc::{Dsc, Ran};
-use place::Place;
+use place::{Place, random};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 /// Long enough for several pieces on their way, short enough for a slow build.
 const LONG: usize = 3 << 20;
-
-/// Bytes that look like nothing, the same for the same seed.
-fn random(seed: u64, count: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut draw = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as u8
-    };
-    (0..count).map(|_| draw()).collect()
-}
 
 /// Sends a file; the number of its message.
 fn send(from: &Dsc, to: &str, name: &str, bytes: &[u8], plain: bool) -> u64 {
@@ -62,6 +52,16 @@ fn text(path: &Path) -> &str {
 
 fn paths(ran: &Ran) -> Vec<String> {
     ran.of("file-received").iter().map(|event| event["path"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Gets a file, and dies with a part of it there.
+fn kill_in_download(place: &Place, dsc: &Dsc, wanted: &str) {
+    place.starve_after(2 << 20);
+    let running = dsc.start(&["get-file", wanted]);
+    place.wait_starved();
+    kill_process(running.pid(), Signal::KILL).unwrap();
+    running.until_end().fails(137);
+    place.open();
 }
 
 /// What it says that it ends with.
@@ -162,12 +162,7 @@ fn a_download_outlives_the_client_and_the_daemon() {
     let wanted = format!("ann/{id}");
     let folder = ben.path("downloads");
     // The client dies with a part of it here.
-    place.starve_after(2 << 20);
-    let running = ben.start(&["get-file", &wanted]);
-    place.wait_starved();
-    kill_process(running.pid(), Signal::KILL).unwrap();
-    running.until_end().fails(137);
-    place.open();
+    kill_in_download(&place, &ben, &wanted);
     let parts = files(&folder);
     assert!(parts.keys().all(|name| name == "film.mkv.part"), "{:?}", parts.keys());
     assert!(parts["film.mkv.part"].len() > 500_000 && bytes.starts_with(&parts["film.mkv.part"]));
@@ -191,12 +186,7 @@ fn a_download_outlives_the_client_and_the_daemon() {
     assert_eq!(files(&folder), named(&[("film.mkv", &bytes)]));
 
     // Cut off again, tampered with, and gone on with by `resume`.
-    place.starve_after(2 << 20);
-    let running = ben.start(&["get-file", &wanted]);
-    place.wait_starved();
-    kill_process(running.pid(), Signal::KILL).unwrap();
-    running.until_end().fails(137);
-    place.open();
+    kill_in_download(&place, &ben, &wanted);
     let part = folder.join("film.mkv.part");
     let mut changed = std::fs::read(&part).unwrap();
     changed[1000] ^= 1;
@@ -205,12 +195,7 @@ fn a_download_outlives_the_client_and_the_daemon() {
     assert!(ran.of("notice").iter().any(|notice| notice["kind"] == "part-changed"), "{}", ran.out);
     assert_eq!(files(&folder), named(&[("film.mkv", &bytes), ("film (1).mkv", &bytes)]));
     // Given up: nothing is left.
-    place.starve_after(2 << 20);
-    let running = ben.start(&["get-file", &wanted]);
-    place.wait_starved();
-    kill_process(running.pid(), Signal::KILL).unwrap();
-    running.until_end().fails(137);
-    place.open();
+    kill_in_download(&place, &ben, &wanted);
     let id = ben.run(&["resume", "--list"]).ok().of("row")[0]["transfer"].as_str().unwrap().to_owned();
     ben.run(&["resume", "--drop", &id]).ok();
     assert_eq!(ben.run(&["resume", "--list"]).ok().out, "");

@@ -138,3 +138,13 @@ fn pass(mut from: TcpStream, mut to: TcpStream, gate: Arc<Gate>) {
         let _ = from.shutdown(Shutdown::Both);
     });
 }
+
+/// Bytes that look like nothing, the same for the same seed.
+pub(crate) fn random(seed: u64, count: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let mut draw = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    (0..count).map(|_| draw()).collect()
+}
