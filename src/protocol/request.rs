@@ -137,185 +137,65 @@ pub enum Admin<'a> {
     Shutdown,
 }
 
-/// One command, its arguments read. Texts are borrowed from the line.
+/// One command, its arguments read. Texts are borrowed from the line; the data of a chunk is base64 that was not
+/// decoded yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the command of its name in the table")]
 pub enum Request<'a> {
-    Help {
-        verb: Option<Cow<'a, str>>,
-    },
-    Ping {
-        text: Option<&'a str>,
-    },
+    Help { verb: Option<Cow<'a, str>> },
+    Ping { text: Option<&'a str> },
     Version,
     Whoami,
     Quit,
-    Register {
-        user: UserName,
-        password: Password,
-        invite: Option<Password>,
-    },
-    Login {
-        user: UserName,
-        password: Option<Password>,
-        takeover: bool,
-    },
+    Register { user: UserName, password: Password, invite: Option<Password> },
+    Login { user: UserName, password: Option<Password>, takeover: bool },
     Logout,
-    Passwd {
-        old: Password,
-        new: Password,
-    },
-    Unregister {
-        password: Password,
-    },
-    Token {
-        name: Option<Label>,
-    },
+    Passwd { old: Password, new: Password },
+    Unregister { password: Password },
+    Token { name: Option<Label> },
     Tokens,
-    Revoke {
-        name: Label,
-    },
+    Revoke { name: Label },
     CertAdd,
     CertList,
-    CertDrop {
-        sha256: Option<[u8; 32]>,
-    },
-    Profile {
-        user: Option<UserName>,
-    },
+    CertDrop { sha256: Option<[u8; 32]> },
+    Profile { user: Option<UserName> },
     ProfileSet(ProfileChange),
-    Users {
-        glob: Option<Cow<'a, str>>,
-        after: Option<UserName>,
-    },
-    Who {
-        target: Target,
-    },
-    Watch {
-        users: Vec<UserName>,
-    },
-    Unwatch {
-        users: Vec<UserName>,
-    },
-    Away {
-        text: Option<&'a str>,
-    },
+    Users { glob: Option<Cow<'a, str>>, after: Option<UserName> },
+    Who { target: Target },
+    Watch { users: Vec<UserName> },
+    Unwatch { users: Vec<UserName> },
+    Away { text: Option<&'a str> },
     Back,
-    Typing {
-        target: Target,
-    },
-    Create {
-        room: RoomName,
-        private: bool,
-        e2e: bool,
-        topic: Option<&'a str>,
-    },
-    Join {
-        room: RoomName,
-    },
-    Leave {
-        room: RoomName,
-        reason: Option<&'a str>,
-    },
-    Rooms {
-        glob: Option<Cow<'a, str>>,
-        after: Option<RoomName>,
-    },
-    Members {
-        room: RoomName,
-    },
-    Moderate {
-        act: Act,
-        room: RoomName,
-        user: UserName,
-        reason: Option<&'a str>,
-    },
-    Topic {
-        room: RoomName,
-        text: Option<&'a str>,
-    },
-    To {
-        target: Target,
-    },
-    Msg {
-        targets: Vec<Addressee<'a>>,
-        body: &'a str,
-    },
-    Post {
-        target: Target,
-        key: PostKey,
-        body: &'a str,
-    },
+    Typing { target: Target },
+    Create { room: RoomName, private: bool, e2e: bool, topic: Option<&'a str> },
+    Join { room: RoomName },
+    Leave { room: RoomName, reason: Option<&'a str> },
+    Rooms { glob: Option<Cow<'a, str>>, after: Option<RoomName> },
+    Members { room: RoomName },
+    Moderate { act: Act, room: RoomName, user: UserName, reason: Option<&'a str> },
+    Topic { room: RoomName, text: Option<&'a str> },
+    To { target: Target },
+    Msg { targets: Vec<Addressee<'a>>, body: &'a str },
+    Post { target: Target, key: PostKey, body: &'a str },
     FetchUnread,
-    Fetch {
-        target: Target,
-        bound: Bound,
-        limit: Option<u64>,
-    },
-    Unread {
-        all: bool,
-    },
-    Ack {
-        target: Target,
-        id: u64,
-    },
-    AckMode {
-        manual: bool,
-    },
-    AckSignal {
-        id: u64,
-    },
-    Receipts {
-        on: bool,
-    },
-    Signal {
-        user: UserName,
-        body: &'a str,
-    },
-    Signals {
-        after: u64,
-    },
-    SendFile {
-        target: Target,
-        name: FileName,
-        size: u64,
-        sha256: [u8; 32],
-    },
-    /// The data is base64 that was not decoded yet.
-    Chunk {
-        file: FileId,
-        offset: u64,
-        data: &'a str,
-    },
-    GetFile {
-        file: FileId,
-        offset: u64,
-        length: u64,
-    },
-    Files {
-        target: Option<Target>,
-        after: FileId,
-        sha256: Option<[u8; 32]>,
-    },
-    DropFile {
-        file: FileId,
-    },
+    Fetch { target: Target, bound: Bound, limit: Option<u64> },
+    Unread { all: bool },
+    Ack { target: Target, id: u64 },
+    AckMode { manual: bool },
+    AckSignal { id: u64 },
+    Receipts { on: bool },
+    Signal { user: UserName, body: &'a str },
+    Signals { after: u64 },
+    SendFile { target: Target, name: FileName, size: u64, sha256: [u8; 32] },
+    Chunk { file: FileId, offset: u64, data: &'a str },
+    GetFile { file: FileId, offset: u64, length: u64 },
+    Files { target: Option<Target>, after: FileId, sha256: Option<[u8; 32]> },
+    DropFile { file: FileId },
     KeysPut(KeyUpload),
-    KeysGet {
-        user: UserName,
-        device: Option<DeviceName>,
-        only_certificates: bool,
-    },
+    KeysGet { user: UserName, device: Option<DeviceName>, only_certificates: bool },
     KeysStatus,
-    Roster {
-        room: RoomName,
-        after: u32,
-    },
-    RosterAdd {
-        room: RoomName,
-        epoch: u32,
-        entry: Vec<u8>,
-    },
+    Roster { room: RoomName, after: u32 },
+    RosterAdd { room: RoomName, epoch: u32, entry: Vec<u8> },
     Admin(Admin<'a>),
 }
 

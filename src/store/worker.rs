@@ -1,4 +1,5 @@
-//! The threads of the store and the loop's handle to them.
+//! The threads of the store and the loop's handle to them. One file, because what is handed over, counted and
+//! answered must be seen together.
 
 use std::fs::File;
 use std::sync::{Arc, Mutex};

@@ -28,6 +28,15 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
+/// A digest in hexadecimal.
+struct Hex<'a>(&'a [u8; 32]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 fn arg(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     write!(f, " {}", Quoted(text))
 }
@@ -90,9 +99,7 @@ impl fmt::Display for Request<'_> {
             Request::CertList => f.write_str("/cert list"),
             Request::CertDrop { sha256 } => {
                 f.write_str("/cert drop")?;
-                let Some(sha256) = sha256 else { return Ok(()) };
-                f.write_str(" ")?;
-                sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                sha256.as_ref().map_or(Ok(()), |sha256| write!(f, " {}", Hex(sha256)))
             }
             Request::Profile { user } => {
                 f.write_str("/profile")?;
@@ -180,8 +187,7 @@ impl fmt::Display for Request<'_> {
             Request::Signals { after: 0 } => f.write_str("/signals"),
             Request::Signals { after } => write!(f, "/signals after={after}"),
             Request::SendFile { target, name, size, sha256 } => {
-                write!(f, "/send-file {target} {} {size} ", Quoted(name.as_str()))?;
-                sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                write!(f, "/send-file {target} {} {size} {}", Quoted(name.as_str()), Hex(sha256))
             }
             Request::Chunk { file, offset, data } => write!(f, "/chunk {file} {offset} {data}"),
             Request::GetFile { file, offset, length } => {
@@ -193,9 +199,7 @@ impl fmt::Display for Request<'_> {
                 f.write_str("/files")?;
                 target.as_ref().map_or(Ok(()), |target| write!(f, " {target}"))?;
                 option(f, "after", (after.0 > 0).then_some(after))?;
-                let Some(sha256) = sha256 else { return Ok(()) };
-                f.write_str(" sha256=")?;
-                sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                option(f, "sha256", sha256.as_ref().map(Hex))
             }
             Request::DropFile { file } => write!(f, "/drop-file {file}"),
             Request::KeysPut(upload) => write!(f, "/keys put {}", Base64::encode_string(&upload.to_bytes())),

@@ -1,4 +1,5 @@
-//! Sealing what people say, and putting it into the outbox in the same transaction.
+//! Sealing what people say, and putting it into the outbox in the same transaction. One file, because each way to
+//! seal (to a person, to a room, as a trial, by hand) is the same loop of tries and what they lack.
 
 use downstream::e2e::armour;
 use downstream::e2e::bundle::Bundle;

@@ -1,4 +1,5 @@
-//! Every command with its arguments. What stands here as documentation is the help that people read.
+//! Every command with its arguments. What stands here as documentation is the help that people read. One file, in
+//! the order of that help.
 
 use std::path::PathBuf;
 
