@@ -131,8 +131,7 @@ impl Client<'_> {
 
 /// How long to wait before a refused command is tried again, if that is worth it.
 fn wait_for(answer: &Answer, most: u64) -> Option<std::time::Duration> {
-    let refusal = answer.reply.as_ref().err()?;
-    let seconds: u64 = refusal.key("retry-after")?.parse().ok()?;
+    let seconds = answer.reply.as_ref().err()?.retry_after()?;
     (seconds <= most).then(|| std::time::Duration::from_secs(seconds))
 }
 
@@ -189,6 +188,11 @@ fn notice(kind: &str, subject: Option<&str>, text: impl Into<String>) -> Event {
 
 fn alarm(kind: &str, subject: &str, text: impl Into<String>) -> Event {
     Event::Alarm { kind: kind.to_owned(), subject: subject.to_owned(), text: text.into() }
+}
+
+/// An answer that is none. Another connection would hear the same: it is not tried again by itself.
+fn broken(what: &str) -> Failure {
+    Failure::failed(format!("the server does not keep to the protocol: {what}"))
 }
 
 fn no_random() -> Failure {

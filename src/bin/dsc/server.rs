@@ -91,6 +91,11 @@ impl Refusal {
         matches!(self.code.as_str(), "rate-limited" | "busy" | "internal")
     }
 
+    /// In how many seconds, as the server says.
+    pub fn retry_after(&self) -> Option<u64> {
+        self.key("retry-after")?.parse().ok()
+    }
+
     /// The value of a key.
     pub fn key(&self, key: &str) -> Option<&str> {
         self.keys.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())

@@ -97,9 +97,8 @@ impl Client<'_> {
                         .collect();
                     let (tries, most) = super::PATIENCE;
                     if let Some(refusal) = self.send_signals(&batch)? {
-                        let seconds: Option<u64> = refusal.key("retry-after").and_then(|seconds| seconds.parse().ok());
                         waits += 1;
-                        match seconds.filter(|seconds| *seconds <= most && waits <= tries) {
+                        match refusal.retry_after().filter(|seconds| *seconds <= most && waits <= tries) {
                             Some(seconds) => std::thread::sleep(std::time::Duration::from_secs(seconds)),
                             None => return Err(refusal.into()),
                         }

@@ -12,6 +12,7 @@ use downstream::e2e::marks;
 use downstream::e2e::name::{Address, ChainId, Mark as EnvelopeMark, RoomId, RoomName as SealedRoom, User};
 use downstream::e2e::receive::{Line, Opened, Target as SealedTarget};
 use downstream::e2e::state::State;
+use downstream::protocol::file::SEALED_NAME;
 use downstream::protocol::{Fields, FileLine, MessageLine, SignalLine, Target, Timestamp, UserName};
 
 use super::shown::{entry_event, message_event};
@@ -23,8 +24,6 @@ use crate::store::{Entry, Held, PlainFile, Tx, What};
 /// Accounts that are known at most: whoever can make accounts could otherwise fill this device with first
 /// contacts. Far above the people of a server that somebody hosts for themselves.
 const CONTACTS_MAX: usize = 20_000;
-/// The name under which the server has files that it cannot read.
-pub(super) const SEALED_FILE: &str = "sealed";
 /// Seconds between two requests to one device for its chain in one room.
 const ASK_CHAIN_EVERY: u64 = 3600;
 
@@ -197,18 +196,23 @@ fn take_clear(
     if known.is_some_and(|known| known.sender == line.sender && known.what == what) {
         return Ok(());
     }
-    let entry = Entry {
+    let entry = plain_entry(line, conversation, what);
+    after.events.extend(entry_event(tx, me, &entry)?);
+    save::note(tx, me, &entry, after);
+    tx.record(entry)?;
+    Ok(())
+}
+
+/// What stands in the history of a line in clear.
+fn plain_entry(line: &LogLine, conversation: &Target, what: What) -> Entry {
+    Entry {
         target: conversation.clone(),
         id: Some(line.id),
         time_ms: line.time.as_millis(),
         sender: line.sender.clone(),
         what,
         marks: vec![Mark::Plain],
-    };
-    after.events.extend(entry_event(tx, me, &entry)?);
-    save::note(tx, me, &entry, after);
-    tx.record(entry)?;
-    Ok(())
+    }
 }
 
 /// Whether a conversation is a room in which nothing is said in clear.
@@ -222,7 +226,7 @@ pub(super) fn is_in_sealed_room(tx: &Tx<'_>, conversation: &Target) -> Result<bo
 /// Whether a file is one that the server cannot read: in a room without encryption there is none, whatever
 /// its name.
 pub(super) fn is_ciphertext(file: &PlainFile, conversation: &Target, e2e_room: bool) -> bool {
-    file.name == SEALED_FILE && (e2e_room || matches!(conversation, Target::User(_)))
+    file.name == SEALED_NAME && (e2e_room || matches!(conversation, Target::User(_)))
 }
 
 /// Whether the sender would be one account more than are kept.
@@ -576,13 +580,5 @@ pub(super) fn unkept(
         LogWhat::Body(_) if e2e_room => return Ok(Some(refused())),
         LogWhat::Body(body) => What::Plain { text: body.clone() },
     };
-    let entry = Entry {
-        target: conversation.clone(),
-        id: Some(line.id),
-        time_ms: line.time.as_millis(),
-        sender: line.sender.clone(),
-        what,
-        marks: vec![Mark::Plain],
-    };
-    entry_event(tx, me, &entry)
+    entry_event(tx, me, &plain_entry(line, conversation, what))
 }

@@ -13,18 +13,16 @@ mod kept;
 mod prepare;
 mod work;
 
-use downstream::e2e::armour;
 use downstream::e2e::inner::{Body as Said, Inner};
 use downstream::e2e::name::MsgId;
 use downstream::protocol::file::CHUNK_MAX;
 use downstream::protocol::{Label, Target};
-use zeroize::Zeroizing;
 
 pub(crate) use self::prepare::{Origin, Sending};
 pub(crate) use self::work::Work;
 
-use self::work::Body;
-use super::{Client, Content};
+use self::work::{Body, Pieces};
+use super::{Client, Content, broken};
 use crate::error::Failure;
 use crate::event::{Event, Phase};
 use crate::server::{Answer, Refusal, Reply};
@@ -164,10 +162,10 @@ impl Client<'_> {
             match refusal.code.as_str() {
                 // Where it stands, or under which number, is asked again.
                 "conflict" | "not-found" if disagreements < DISAGREEMENTS => disagreements += 1,
-                "rate-limited" | "busy" | "internal" if waits < tries => {
+                _ if refusal.is_temporary() && waits < tries => {
                     waits += 1;
-                    let seconds = refusal.key("retry-after").and_then(|seconds| seconds.parse().ok()).unwrap_or(1);
-                    std::thread::sleep(std::time::Duration::from_secs(std::cmp::min(seconds, most)));
+                    let seconds = refusal.retry_after().unwrap_or(1).min(most);
+                    std::thread::sleep(std::time::Duration::from_secs(seconds));
                 }
                 "checksum" => {
                     // What is here is looked at: was it this side, or the way?
@@ -195,19 +193,8 @@ impl Client<'_> {
         size: usize,
         told: &Teller,
     ) -> Result<Run, Failure> {
-        let mut at = offset;
-        let mut bytes = Zeroizing::new(vec![0; size]);
-        let mut next = || {
-            let left = usize::try_from(length - at).map_or(size, |left| left.min(size));
-            if left == 0 {
-                return Ok(None);
-            }
-            let piece = bytes.get_mut(..left).unwrap_or_default();
-            body.read_at(at, piece)?;
-            let line = format!("/chunk {file} {at} {}", armour::base64(piece));
-            at += left as u64;
-            Ok(Some(line))
-        };
+        let mut pieces = Pieces::new(body, file, offset..length, size);
+        let mut next = || pieces.next();
         let (mut done, mut refusal) = (None, None);
         let Client { server, show, .. } = self;
         let mut take = |answer: Answer| match answer.reply {
@@ -268,9 +255,6 @@ fn number(reply: &Reply, key: &str) -> Result<u64, Failure> {
     number.ok_or_else(|| broken(&format!("its answer has no {key}=")))
 }
 
-fn broken(what: &str) -> Failure {
-    Failure::failed(format!("the server does not keep to the protocol: {what}"))
-}
 fn given_up(upload: &Upload) -> Failure {
     Failure::failed(format!("the upload of {} was given up meanwhile, or finished by another dsc", upload.name))
 }

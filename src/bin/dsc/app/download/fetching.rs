@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::cannot_write;
+use crate::app::broken;
 use crate::app::files::{Found, Kind, gone};
 use crate::error::Failure;
 use crate::event::{Event, Phase};
@@ -147,27 +148,25 @@ impl Fetching {
             "not-found" => gone(&self.found.name()),
             _ => refusal.into(),
         })?;
-        // Another connection would hear the same: it is not tried again by itself.
-        let stray = |why: &str| Failure::failed(format!("the server does not keep to the protocol: {why}"));
         if reply.key("size").and_then(|size| size.parse().ok()) != Some(self.found.total()) {
-            return Err(stray("a file has another size than was said").into());
+            return Err(broken("a file has another size than was said").into());
         }
         let end = self.at.saturating_add(length);
         for row in &answer.rows {
-            let chunk = ChunkLine::read(&Fields::parse(row)).map_err(|why| stray(&why.to_string()))?;
-            let bytes = chunk.bytes().map_err(|why| stray(&why.to_string()))?;
+            let chunk = ChunkLine::read(&Fields::parse(row)).map_err(|why| broken(&why.to_string()))?;
+            let bytes = chunk.bytes().map_err(|why| broken(&why.to_string()))?;
             if (chunk.file, chunk.offset) != (self.found.file, self.at) {
-                return Err(stray("it gave another piece of a file than the next").into());
+                return Err(broken("it gave another piece of a file than the next").into());
             }
             let next = self.at.saturating_add(bytes.len() as u64);
             if next > end {
-                return Err(stray("it gave more of a file than was asked for").into());
+                return Err(broken("it gave more of a file than was asked for").into());
             }
             self.fill(&bytes)?;
             self.at = next;
         }
         if self.at != end {
-            return Err(stray("it gave less of a file than was asked for").into());
+            return Err(broken("it gave less of a file than was asked for").into());
         }
         self.waited = 0;
         Ok(())

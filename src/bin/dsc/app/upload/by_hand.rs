@@ -1,11 +1,10 @@
 //! The lines of an upload, for a session by hand.
 
-use downstream::e2e::armour;
 use downstream::protocol::Target;
 use downstream::protocol::file::CHUNK_MAX;
-use zeroize::Zeroizing;
 
 use super::Sending;
+use super::work::Pieces;
 use crate::app::{Client, Content};
 use crate::error::Failure;
 use crate::store::Stage;
@@ -36,14 +35,9 @@ impl Client<'_> {
             return Err(Failure::usage(format!("--offset {offset} is behind the end: {length} bytes are sent")));
         }
         let body = work.body()?;
-        let mut bytes = Zeroizing::new(vec![0; CHUNK_MAX]);
-        let mut at = offset;
-        while at < length {
-            let left = usize::try_from(length - at).map_or(CHUNK_MAX, |left| left.min(CHUNK_MAX));
-            let piece = bytes.get_mut(..left).unwrap_or_default();
-            body.read_at(at, piece)?;
-            print(&format!("/chunk {file} {at} {}", armour::base64(piece)))?;
-            at += left as u64;
+        let mut pieces = Pieces::new(&body, file, offset..length, CHUNK_MAX);
+        while let Some(line) = pieces.next()? {
+            print(&line)?;
         }
         let Stage::Sealed(descriptor) = work.upload.stage.clone() else { return Ok(()) };
         let content = Content::File(descriptor);

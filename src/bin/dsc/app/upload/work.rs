@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use downstream::e2e::armour;
 use downstream::e2e::descriptor::safe_name;
 use downstream::protocol::FileName;
+use downstream::protocol::file::SEALED_NAME;
+use zeroize::Zeroizing;
 
-use crate::app::take::SEALED_FILE;
 use crate::error::Failure;
 use crate::server::command;
 use crate::spool::{self, Held, Opened};
@@ -30,7 +32,7 @@ impl Work {
         let Upload { target, name, stage, .. } = &self.upload;
         match stage {
             Stage::Sealed(file) => {
-                Ok(format!("/send-file {target} {SEALED_FILE} {} {}", file.ct_len, armour::hex(&file.blob_id)))
+                Ok(format!("/send-file {target} {SEALED_NAME} {} {}", file.ct_len, armour::hex(&file.blob_id)))
             }
             Stage::Clear { size, sha256, .. } => {
                 let (size, sha256) = (size.to_string(), armour::hex(sha256));
@@ -100,6 +102,38 @@ impl Body<'_> {
                 file.read_exact_at(bytes, offset).map_err(|error| spool::failed(&source.path, &error))
             }
         }
+    }
+}
+
+/// The lines that carry a body from one offset to another.
+pub(super) struct Pieces<'a> {
+    body: &'a Body<'a>,
+    file: &'a str,
+    left: Range<u64>,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+impl<'a> Pieces<'a> {
+    /// Of the server's `file`, with at most `size` bytes a line.
+    pub(super) fn new(body: &'a Body<'a>, file: &'a str, left: Range<u64>, size: usize) -> Pieces<'a> {
+        Pieces { body, file, left, bytes: Zeroizing::new(vec![0; size]) }
+    }
+
+    /// The next line; `None` behind the last.
+    ///
+    /// # Errors
+    /// The body cannot be read.
+    pub(super) fn next(&mut self) -> Result<Option<String>, Failure> {
+        let Range { start: at, end } = self.left;
+        let most = self.bytes.len();
+        let count = usize::try_from(end - at).map_or(most, |left| left.min(most));
+        if count == 0 {
+            return Ok(None);
+        }
+        let piece = self.bytes.get_mut(..count).unwrap_or_default();
+        self.body.read_at(at, piece)?;
+        self.left.start = at + count as u64;
+        Ok(Some(format!("/chunk {} {at} {}", self.file, armour::base64(piece))))
     }
 }
 
