@@ -20,6 +20,7 @@ use signal_hook_mio::v1_0::Signals;
 mod conn;
 mod connections;
 mod control;
+mod gathering;
 mod timers;
 
 use crate::commands::{Core, RandomFailed};
@@ -34,6 +35,7 @@ use crate::session::ConnId;
 use crate::store::{Database, News, ServerKey, Store, StoreError};
 use crate::tls::Tls;
 use conn::{Conn, RECORD, SharedTls};
+use gathering::{GATHER_TIME, Gathering};
 use timers::Timers;
 
 /// Events taken from the kernel at a time.
@@ -133,6 +135,7 @@ pub struct Reactor {
     ready: Vec<ConnId>,
     /// Connections to be flushed, the longest waiting first.
     dirty: VecDeque<ConnId>,
+    gathering: Gathering,
     scratch: Vec<u8>,
     gather: Vec<u8>,
     now: Now,
@@ -207,6 +210,7 @@ impl Reactor {
             timers: Timers::default(),
             ready: Vec::new(),
             dirty: VecDeque::new(),
+            gathering: Gathering::default(),
             scratch: vec![0; RECORD],
             gather: Vec::new(),
             now,
@@ -266,6 +270,9 @@ impl Reactor {
             self.shut_down();
         }
         self.deadlines();
+        if self.gathering.until().is_some_and(|until| until <= self.now.monotonic) {
+            self.release();
+        }
         self.flush()
     }
 
@@ -276,7 +283,8 @@ impl Reactor {
             return Some(Duration::ZERO);
         }
         let now = self.now.monotonic;
-        let at = [Some(self.tick_at), Some(self.status_at), self.watchdog_at, self.accept_again, self.ending];
+        let gathered = self.gathering.until();
+        let at = [Some(self.tick_at), Some(self.status_at), self.watchdog_at, self.accept_again, self.ending, gathered];
         let next = at.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
         [next, self.timers.wait(now)].into_iter().flatten().min()
     }
@@ -289,11 +297,14 @@ impl Reactor {
 
     fn take_answers(&mut self) -> Result<(), ReactorError> {
         let Reactor { store, hasher, core, effects, now, .. } = self;
-        store.drain(|news| match news {
+        let committed = store.drain(|news| match news {
             News::Answer(ticket, done) => core.handle(Input::Stored(ticket, done), *now, effects),
             News::Outside(change) => core.handle(Input::Outside(change), *now, effects),
         });
         hasher.drain(|ticket, done| core.handle(Input::Hashed(ticket, done), *now, effects));
+        if committed {
+            self.release(); // it was waited for, and what it brings joins what waits
+        }
         self.execute();
         if self.store.is_running() { Ok(()) } else { Err(StoreError::Died.into()) }
     }
@@ -315,10 +326,15 @@ impl Reactor {
                 }
             }
             Effect::Fanout(ids, lines) => {
-                for id in ids {
-                    if let Some(conn) = self.writable(id) {
+                let waits = self.gathering.takes(ids.len()) && self.store.commits_within(GATHER_TIME);
+                for &id in &ids {
+                    let conn = if waits { self.open_conn(id) } else { self.writable(id) };
+                    if let Some(conn) = conn {
                         conn.queue_shared(lines.clone());
                     }
+                }
+                if waits {
+                    self.gathering.wait(ids, self.now.monotonic);
                 }
             }
             Effect::Persist(ticket, op) => self.store.submit(ticket, self.now.wall, op),
@@ -346,6 +362,13 @@ impl Reactor {
             Effect::Blocked(blocks) => self.blocks = blocks,
             // Not here: the replies of this turn come first.
             Effect::ShutDown => self.end_wanted = true,
+        }
+    }
+
+    /// Those who waited for others are written to at the end of this turn.
+    fn release(&mut self) {
+        for id in self.gathering.release() {
+            self.make_dirty(id);
         }
     }
 

@@ -39,6 +39,11 @@ impl Reactor {
     /// The connection, to be flushed at the end of the turn.
     pub(super) fn writable(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.make_dirty(id);
+        self.open_conn(id)
+    }
+
+    /// The connection, unless its handshake is under way or it is closing.
+    pub(super) fn open_conn(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.conn_mut(id).filter(|conn| conn.is_open())
     }
 

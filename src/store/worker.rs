@@ -2,6 +2,7 @@
 //! answered must be seen together.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -136,6 +137,8 @@ pub(super) struct Shared {
     pub(super) parts: Queue<PartJob>,
     pub(super) outbox: Outbox<Delivery>,
     pub(super) stats: Mutex<StoreStats>,
+    /// How long the last batch of writes took, in microseconds.
+    commit_micros: AtomicU64,
     /// Every read passes it, so that the writer can make a moment without one.
     pub(super) gate: Gate,
     wake: Wake,
@@ -179,6 +182,7 @@ impl Store {
             parts: Queue::new(),
             outbox: Outbox::new(),
             stats: Mutex::default(),
+            commit_micros: AtomicU64::new(0),
             gate: Gate::default(),
             wake,
         });
@@ -262,9 +266,16 @@ impl Store {
         self.shared.outbox.is_filled()
     }
 
-    /// Takes everything that was answered since the last call.
-    pub fn drain(&mut self, mut each: impl FnMut(News)) {
+    /// Whether a write is under way that will probably be answered within this time, as the last was.
+    pub fn commits_within(&self, limit: Duration) -> bool {
+        self.ops > 0 && Duration::from_micros(self.shared.commit_micros.load(Ordering::Relaxed)) <= limit
+    }
+
+    /// Takes everything that was answered since the last call. Answers whether writes were.
+    pub fn drain(&mut self, mut each: impl FnMut(News)) -> bool {
+        let mut committed = false;
         for delivery in self.shared.outbox.take() {
+            committed |= delivery.ops > 0;
             self.ops = self.ops.saturating_sub(delivery.ops);
             self.op_bytes = self.op_bytes.saturating_sub(delivery.op_bytes);
             self.queries = self.queries.saturating_sub(delivery.queries);
@@ -272,6 +283,7 @@ impl Store {
             self.parts = self.parts.saturating_sub(delivery.parts);
             delivery.news.into_iter().for_each(&mut each);
         }
+        committed
     }
 
     /// The counters.
@@ -437,6 +449,7 @@ impl Writer {
         }
         let ops = jobs.iter().filter(|job| matches!(job, Job::Write(_))).count();
         let chunks = jobs.iter().map(|job| if let Job::Chunks(batch) = job { batch.fates.len() } else { 0 }).sum();
+        let begun = Instant::now();
         self.look_at_disk(&jobs);
         let mut outside = Outside { seen: self.seen, version: self.seen_version, changes: Vec::new() };
         let mut committed = self.transact(&jobs, Guard::NotForAppends, &mut outside);
@@ -444,6 +457,8 @@ impl Writer {
             self.sqlite.rollback();
             committed = self.transact(&jobs, Guard::Always, &mut outside);
         }
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.shared.commit_micros.store(took, Ordering::Relaxed);
         // Taken up before the answers, also where this batch failed: others committed it.
         let mut news = self.take_up(outside);
         match committed {
