@@ -28,7 +28,7 @@ use crate::config::{Config, Limits};
 use crate::hasher::Hasher;
 use crate::hub::effects::{Effect, Gauges, Input, Now};
 use crate::hub::throttle::Network;
-use crate::ops::{AddressBlock, HashDone, Ticket};
+use crate::ops::{AddressBlock, HashDone, Op, Ticket};
 use crate::protocol::Timestamp;
 use crate::service::Service;
 use crate::session::ConnId;
@@ -128,6 +128,8 @@ pub struct Reactor {
     blocks: Vec<AddressBlock>,
     core: Core,
     effects: Vec<Effect>,
+    /// Writes among them, for the store: together, so that lines which came together are committed together.
+    writes: Vec<(Ticket, Op)>,
     store: Store,
     hasher: Hasher,
     timers: Timers,
@@ -205,6 +207,7 @@ impl Reactor {
             blocks: loaded.address_bans,
             core,
             effects: Vec::new(),
+            writes: Vec::new(),
             store,
             hasher,
             timers: Timers::default(),
@@ -316,6 +319,9 @@ impl Reactor {
                 self.execute_one(effect);
             }
         }
+        if !self.writes.is_empty() {
+            self.store.submit_all(self.now.wall, self.writes.drain(..));
+        }
     }
 
     fn execute_one(&mut self, effect: Effect) {
@@ -326,7 +332,7 @@ impl Reactor {
                 }
             }
             Effect::Fanout(ids, lines) => {
-                let waits = self.gathering.takes(ids.len()) && self.store.commits_within(GATHER_TIME);
+                let waits = Gathering::is_worth(ids.len()) && self.store.commits_within(GATHER_TIME);
                 for &id in &ids {
                     let conn = if waits { self.open_conn(id) } else { self.writable(id) };
                     if let Some(conn) = conn {
@@ -337,7 +343,7 @@ impl Reactor {
                     self.gathering.wait(ids, self.now.monotonic);
                 }
             }
-            Effect::Persist(ticket, op) => self.store.submit(ticket, self.now.wall, op),
+            Effect::Persist(ticket, op) => self.writes.push((ticket, op)),
             Effect::Ask(ticket, query) => self.store.ask(ticket, query),
             Effect::Hash(ticket, op) => {
                 if self.hasher.try_submit(ticket, op).is_err() {

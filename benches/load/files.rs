@@ -43,9 +43,11 @@ impl std::error::Error for NoFiles {}
 struct Uploader {
     client: usize,
     size: usize,
-    /// How many files were begun: each begins with its number, so that none is known to the server.
+    /// How many files were begun: each ends with its number, so that none is known to the server. All that is in
+    /// front of the number is hashed once: hashing each file would hold everybody else up whom this program plays.
     number: u64,
-    /// Any chunk but the first, encoded.
+    hash: Sha256,
+    /// Any chunk but the last, encoded.
     chunk: String,
     file: String,
     /// Bytes of the file that were sent.
@@ -56,12 +58,24 @@ struct Uploader {
     refused: Option<String>,
 }
 
+/// Bytes of a file's number.
+const NUMBER: usize = 8;
+
 impl Uploader {
+    /// `size` is at least that of a number.
     fn new(client: usize, size: usize) -> Uploader {
+        let mut hash = Sha256::new();
+        let mut rest = size - NUMBER;
+        while rest > 0 {
+            let count = rest.min(CHUNK);
+            hash.update(&[b'x'; CHUNK][..count]);
+            rest -= count;
+        }
         Uploader {
             client,
             size,
             number: 0,
+            hash,
             chunk: Base64::encode_string(&[b'x'; CHUNK]),
             file: String::new(),
             sent: 0,
@@ -71,26 +85,11 @@ impl Uploader {
         }
     }
 
-    /// The first chunk of the present file.
-    fn first(&self) -> Vec<u8> {
-        let mut bytes = vec![b'x'; CHUNK.min(self.size)];
-        bytes.iter_mut().zip(self.number.to_be_bytes()).for_each(|(place, byte)| *place = byte);
-        bytes
-    }
-
     /// The command that begins the next file.
     fn begin(&mut self) -> String {
         (self.number, self.sent) = (self.number + 1, 0);
-        let first = self.first();
-        let mut hash = Sha256::new_with_prefix(&first);
-        let mut rest = self.size - first.len();
-        while rest > 0 {
-            let count = rest.min(CHUNK);
-            hash.update(&[b'x'; CHUNK][..count]);
-            rest -= count;
-        }
         let mut hex = String::new();
-        for byte in hash.finalize() {
+        for byte in self.hash.clone().chain_update(self.number.to_be_bytes()).finalize() {
             let _ = write!(hex, "{byte:02x}");
         }
         format!("/send-file u{} upload-{} {} {hex}\n", self.client, self.number, self.size)
@@ -98,23 +97,21 @@ impl Uploader {
 
     fn next_chunk(&mut self) -> Option<String> {
         let count = CHUNK.min(self.size - self.sent);
+        if count == 0 {
+            return None;
+        }
         let offset = self.sent;
         self.sent += count;
-        let (file, first);
-        let encoded = match (count, offset) {
-            (0, _) => return None,
-            (_, 0) => {
-                first = Base64::encode_string(&self.first());
-                &first
-            }
-            (CHUNK, _) => &self.chunk,
-            _ => {
-                first = Base64::encode_string(&[b'x'; CHUNK][..count]);
-                &first
-            }
+        let last;
+        let encoded = if self.sent < self.size {
+            &self.chunk
+        } else {
+            let mut bytes = vec![b'x'; count];
+            bytes.splice(count - NUMBER.., self.number.to_be_bytes());
+            last = Base64::encode_string(&bytes);
+            &last
         };
-        file = &self.file;
-        Some(format!("/chunk {file} {offset} {encoded}\n"))
+        Some(format!("/chunk {} {offset} {encoded}\n", self.file))
     }
 
     /// Goes on by a line of the server.

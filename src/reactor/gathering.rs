@@ -20,21 +20,21 @@ pub(super) const GATHER_TIME: Duration = Duration::from_millis(1);
 /// Connections that have something to be written, which waits.
 #[derive(Debug, Default)]
 pub(super) struct Gathering {
-    waiting: Vec<ConnId>,
+    /// The readers of each message that waits.
+    waiting: Vec<Vec<ConnId>>,
     until: Option<Instant>,
 }
 
 impl Gathering {
-    /// Whether a message for so many readers may wait, given that a commit is about to end. Who waits already waits
-    /// no longer for it.
-    pub(super) fn takes(&self, readers: usize) -> bool {
-        readers >= LARGE && self.waiting.is_empty()
+    /// Whether a message for so many readers is worth a wait for the commit that is under way.
+    pub(super) fn is_worth(readers: usize) -> bool {
+        readers >= LARGE
     }
 
     /// Lets these wait.
     pub(super) fn wait(&mut self, readers: Vec<ConnId>, now: Instant) {
-        self.waiting = readers;
-        self.until = Some(now + GATHER_TIME);
+        self.waiting.push(readers);
+        self.until.get_or_insert(now + GATHER_TIME);
     }
 
     /// When the wait is over at the latest.
@@ -43,8 +43,8 @@ impl Gathering {
     }
 
     /// The wait is over.
-    pub(super) fn release(&mut self) -> Vec<ConnId> {
+    pub(super) fn release(&mut self) -> impl Iterator<Item = ConnId> + use<> {
         self.until = None;
-        std::mem::take(&mut self.waiting)
+        std::mem::take(&mut self.waiting).into_iter().flatten()
     }
 }

@@ -43,16 +43,22 @@ impl<T> Queue<T> {
 
     /// Adds a job; never blocks. The bound is kept by who adds, see [`Store::has_room`](super::Store::has_room).
     pub(super) fn push(&self, job: T, weight: usize) {
+        self.push_all(std::iter::once((job, weight)));
+    }
+
+    /// Adds jobs with their weights, which are found together.
+    pub(super) fn push_all(&self, jobs: impl Iterator<Item = (T, usize)>) {
         let mut state = locked(&self.state);
         if state.abandoned {
             return;
         }
         let was_empty = state.jobs.is_empty();
-        state.jobs.push_back((job, weight));
+        state.jobs.extend(jobs);
+        let wakes = was_empty && !state.jobs.is_empty();
         drop(state);
         // The one thread that takes sleeps only while nothing is here; waking it for each job costs a call
         // of the operating system each.
-        if was_empty {
+        if wakes {
             self.changed.notify_one();
         }
     }

@@ -35,6 +35,11 @@ pub(super) const ANSWER_BYTES: usize = if cfg!(test) { 1 << 20 } else { 8 << 20 
 const LOG_PAGES: i64 = if cfg!(test) { 64 } else { 4096 };
 /// Pages from which reads are held up for it (64 MiB).
 const LOG_PAGES_MAX: i64 = 4 * LOG_PAGES;
+/// After so many jobs, or so many bytes, the log's length is looked at: it has grown by less than a quarter of
+/// [`LOG_PAGES`], and looking costs as much as a message. Tests look always.
+const LOOK_JOBS: usize = if cfg!(test) { 1 } else { 64 };
+/// See [`LOOK_JOBS`].
+const LOOK_BYTES: usize = 1 << 20;
 /// Bytes of one device in an answer, about: a bundle with all its keys and the longest name.
 pub(super) const BUNDLE_BYTES: usize = 2048;
 /// How often an idle writer looks for what operator commands changed.
@@ -190,7 +195,15 @@ impl Store {
         let seen = sqlite.last_announcement().map_err(failed)?;
         let FileAccess { data, sealer, records: [for_writing, for_reading] } = files;
         let disk = Arc::clone(&data);
-        let writer = Writer { sqlite, shared: Arc::clone(&shared), disk, seen, seen_version, complained: None };
+        let writer = Writer {
+            sqlite,
+            shared: Arc::clone(&shared),
+            disk,
+            seen,
+            seen_version,
+            unlooked: (0, 0),
+            complained: None,
+        };
         let uploads = Uploads::new(Arc::clone(&data), Arc::clone(&sealer));
         let files = FileWriter::new(for_writing, uploads, Arc::clone(&data), Arc::clone(&shared));
         let io = |error| StoreError::io(std::path::Path::new("thread"), error);
@@ -219,16 +232,26 @@ impl Store {
     /// Hands a write over. It is answered with [`News::Answer`] under `ticket`, in the order of the
     /// calls; chunks of files in an order of their own. `now` may go back, stored times do not. Never blocks.
     pub fn submit(&mut self, ticket: Ticket, now: Timestamp, op: Op) {
-        if let Op::WriteChunk { account, file, offset, data } = op {
-            self.chunks += 1;
-            let weight = data.len();
-            let job = ChunkJob { ticket, now, account, file, offset, data };
-            return self.shared.chunks.push(FileJob::Chunk(job), weight);
-        }
-        let weight = weight(&op);
-        self.ops += 1;
-        self.op_bytes = self.op_bytes.saturating_add(weight);
-        self.shared.writes.push(Job::Write(Write { ticket, now, op }), weight);
+        self.submit_all(now, std::iter::once((ticket, op)));
+    }
+
+    /// Hands several writes over, in order: the writer finds all of them at once, so that a commit that begins now
+    /// has not only the first.
+    pub fn submit_all(&mut self, now: Timestamp, writes: impl Iterator<Item = (Ticket, Op)>) {
+        let Store { shared, ops, op_bytes, chunks, .. } = self;
+        shared.writes.push_all(writes.filter_map(|(ticket, op)| {
+            if let Op::WriteChunk { account, file, offset, data } = op {
+                *chunks += 1;
+                let weight = data.len();
+                let job = ChunkJob { ticket, now, account, file, offset, data };
+                shared.chunks.push(FileJob::Chunk(job), weight);
+                return None;
+            }
+            let weight = weight(&op);
+            *ops += 1;
+            *op_bytes = op_bytes.saturating_add(weight);
+            Some((Job::Write(Write { ticket, now, op }), weight))
+        }));
     }
 
     /// Hands a read over. It sees at least everything answered before this call. Never blocks.
@@ -378,6 +401,8 @@ struct Writer {
     seen: i64,
     /// `PRAGMA data_version` when announcements were looked for last.
     seen_version: i64,
+    /// Jobs, and bytes, since the log's length was looked at.
+    unlooked: (usize, usize),
     /// When a failing disk was logged last; `None` while it works.
     complained: Option<Instant>,
 }
@@ -447,6 +472,7 @@ impl Writer {
         if jobs.is_empty() {
             return self.idle();
         }
+        self.unlooked = (self.unlooked.0 + jobs.len(), self.unlooked.1 + weight);
         let ops = jobs.iter().filter(|job| matches!(job, Job::Write(_))).count();
         let chunks = jobs.iter().map(|job| if let Job::Chunks(batch) = job { batch.fates.len() } else { 0 }).sum();
         let begun = Instant::now();
@@ -520,7 +546,12 @@ impl Writer {
     }
 
     /// Copies the write-ahead log back once it has grown long.
-    fn checkpoint(&self) -> Result<(), BatchLost> {
+    fn checkpoint(&mut self) -> Result<(), BatchLost> {
+        let (jobs, bytes) = self.unlooked;
+        if jobs < LOOK_JOBS && bytes < LOOK_BYTES {
+            return Ok(());
+        }
+        self.unlooked = (0, 0);
         let pages = self.sqlite.log_pages()?;
         // It can begin anew only after a moment in which nobody reads from it. Reads that follow each other
         // closely leave none, so one is made. A backup that is under way is not waited for.
