@@ -3,8 +3,8 @@
 #
 #   scripts/fuzz.sh [MINUTES [TARGET…]]     ten minutes for each target of tests/fuzz
 #
-# Needs a nightly toolchain and `cargo install cargo-fuzz`. What is new goes to target/corpus/TARGET, so that the
-# next run goes on from there; what fails, to target/findings. Fails where anything was found.
+# Needs `cargo install cargo-fuzz`. What is new goes to target/corpus/TARGET, so that the next run goes on from
+# there; what fails, to target/findings. Fails where anything was found.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,11 +15,12 @@ if [ ${#targets[@]} -eq 0 ]; then
     for file in tests/fuzz/fuzz_targets/*.rs; do targets+=("$(basename "$file" .rs)"); done
 fi
 
-# No sanitizer: there is no unsafe code of ours to watch. Debug assertions are on.
+# No sanitizer: there is no unsafe code of ours to watch, and only that would need a nightly compiler. Debug
+# assertions are on.
 if [ ${#targets[@]} -eq 1 ]; then
-    cargo +nightly fuzz build --fuzz-dir tests/fuzz -s none "${targets[0]}"
+    cargo fuzz build --fuzz-dir tests/fuzz -s none "${targets[0]}"
 else
-    cargo +nightly fuzz build --fuzz-dir tests/fuzz -s none
+    cargo fuzz build --fuzz-dir tests/fuzz -s none
 fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 mkdir -p target/findings
