@@ -58,3 +58,43 @@ fn lines_without_a_pause_are_not_one_long_line() {
     alice.expect("OK ping");
     assert!(sent > 0);
 }
+
+#[test]
+fn a_large_audience_waits_for_a_commit_and_no_longer() {
+    // So many that what they get may wait for the commit that is under way. There is always one: somebody writes to
+    // somebody else without a pause.
+    const MEMBERS: usize = 40;
+    const ROUNDS: usize = 50;
+    const BESIDE: usize = 8;
+    let home = Home::new("[limits]\nmessages_per_second = 0\n");
+    let daemon = home.start();
+    let register = |name: &str| {
+        let mut client = Client::connect(daemon.address());
+        client.ask(&format!("/register {name} password-{name}"), &format!("OK register user={name}"));
+        client
+    };
+    let (mut alice, mut busy) = (register("alice"), register("busy"));
+    let _receiver = register("receiver");
+    alice.ask("/join #hall", "OK join room=#hall <REST>");
+    let mut members: Vec<Client> = Vec::new();
+    for n in 0..MEMBERS {
+        let mut member = register(&format!("member{n}"));
+        member.ask("/join #hall", "OK join room=#hall <REST>");
+        for other in members.iter_mut().chain([&mut alice]) {
+            other.expect(&format!("* join #hall member{n}"));
+        }
+        members.push(member);
+    }
+    let beside = "/msg receiver x\n".repeat(BESIDE);
+    for round in 0..ROUNDS {
+        busy.send(beside.as_bytes());
+        alice.ask(&format!("/msg #hall {round}"), "OK msg id=<ID> time=<TIME> to=#hall");
+        // The next is sent when all have this one, so nothing that follows can bring it along.
+        for member in &mut members {
+            member.expect(&format!("* msg {} <TIME> #hall alice :{round}", round + 1));
+        }
+        for _ in 0..BESIDE {
+            busy.expect("OK msg id=<ID> time=<TIME> to=receiver peer=online");
+        }
+    }
+}
