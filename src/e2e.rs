@@ -29,7 +29,7 @@
 //! slots share.
 //!
 //! *In rooms.* [`roster`] is one entry and [`roster_log`] the rules of the log, [`sender_key`] a chain,
-//! [`room`] the chains of a room and when they rotate.
+//! [`room`] the chains of a room and when they rotate, [`audience`] who its next message goes to.
 //!
 //! *What is said.* [`envelope`] is the outer form, [`inner`] the inner message, [`thread`] the order of
 //! messages, [`descriptor`] and [`mod@file`] files.
@@ -60,6 +60,7 @@
 compile_error!("a `break-*` feature turns a defence off and is for tests only: build without it");
 
 pub mod armour;
+pub mod audience;
 pub mod bundle;
 pub mod caead;
 pub mod cert;

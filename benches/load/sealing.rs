@@ -1,30 +1,43 @@
 //! Sealing and opening by the end-to-end library, beside the primitives that it cannot do without: the same
-//! crates, called in a row, with nothing parsed, looked up or kept.
+//! crates, called in a row, with nothing parsed, looked up or kept. Which those are, and over how many bytes, follows
+//! from docs/encryption.md; its sections stand beside the calls. What is the same for every message (the associated
+//! data of a session or chain, a conversation's id, the point of a public key) is none of them, and neither is base64.
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::time::Duration;
 
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit};
+use downstream::e2e::rng::Rng;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
 use crate::Failure;
-use crate::e2e::Talk;
+use crate::e2e::{Seeded, Talk};
 use crate::report::Figures;
 use crate::servers::cpu;
 
 /// Messages before everything begins anew: below the thousand after which a room's chain is changed, so that
 /// what is measured is a message and not the giving of a chain.
 const ROUND: usize = 500;
-/// What the padded text of 128 bytes has, with what stands around it inside.
+/// The inner message, with its 128 bytes of text, and what its padding makes of it (§10).
+const INNER: usize = 83 + 128;
 const PADDED: usize = 256;
-/// What is bound to a sealed text: names, counters, the header of the envelope.
-const BOUND: usize = 150;
-/// A slot of an envelope holds the key and the hash of the payload.
+/// A salt, and what a sealing adds to a text: the commitment and the tag (§8).
+const SALT: usize = 16;
+const OVERHEAD: usize = 32 + 16;
+/// The associated data AD, and a RATCHET or GROUP up to its salt: what a slot and a room's text are bound to (§9, §15).
+const HEADER: usize = 74;
+const BOUND: usize = 32 + HEADER;
+/// The label and who talks to whom, "alice" and "bob": what a payload is bound to (§9).
+const BOUND_PAYLOAD: usize = 19 + 7 + 16 + 5;
+/// A slot holds the key and the hash of the payload (§9).
 const SLOT: usize = 64;
+/// The label of a GROUP's signature, AD_g and all before it (§15).
+const SIGNED: usize = 19 + BOUND + OVERHEAD + PADDED;
 
 /// One measured kind.
 pub(crate) struct Case {
@@ -77,59 +90,88 @@ fn rate(took: Duration, messages: usize) -> Figures {
 
 type Once = Box<dyn Fn()>;
 
-/// One to one: a step of the chain, then the slot and the payload are sealed, and the payload hashed into the
-/// slot.
+/// One to one: both salts, the content key and the message's id are drawn, and the inner message hashed for the next
+/// one. A step of the chain, then the payload is sealed, and its hash and key into the slot (§8 to §10). Whoever opens
+/// it hashes the slot first, to know it again (§11).
 fn primitives_direct() -> (Once, Once) {
-    let slot = committed(&[1; SLOT]);
-    let payload = committed(&[2; PADDED]);
-    let seal = || {
+    let slot = committed(&[0; BOUND], &[1; SLOT]);
+    let payload = committed(&[0; BOUND_PAYLOAD], &[2; PADDED]);
+    let rng = RefCell::new(Seeded::new(1));
+    let seal = move || {
+        draw(&rng, [16, 32, SALT, SALT]);
+        hash(&[3; INNER]);
+        black_box(committed(&[0; BOUND_PAYLOAD], &[2; PADDED]));
+        hash(&[2; SALT + OVERHEAD + PADDED]);
         chain_step();
-        black_box(committed(&[1; SLOT]));
-        black_box(Sha256::digest(committed(&[2; PADDED])));
+        black_box(committed(&[0; BOUND], &[1; SLOT]));
     };
     let open = move || {
+        hash(&[1; HEADER + OVERHEAD + SLOT]);
         chain_step();
-        black_box(opened(&slot));
-        black_box(Sha256::digest(&payload));
-        black_box(opened(&payload));
+        black_box(opened(&[0; BOUND], &slot));
+        hash(&[2; SALT + OVERHEAD + PADDED]);
+        black_box(opened(&[0; BOUND_PAYLOAD], &payload));
+        hash(&[3; INNER]);
     };
     (Box::new(seal), Box::new(open))
 }
 
-/// In a room: a step of the chain, the text is sealed, and all of it signed.
+/// In a room: salt and id are drawn, and the inner message hashed for the next one. A step of the chain, the text is
+/// sealed, and all of it signed (§8, §10, §15). Whoever opens it hashes it all first, to know it again (§15).
 fn primitives_room() -> (Once, Once) {
     let key = SigningKey::from_bytes(&[5; 32]);
     let public: VerifyingKey = key.verifying_key();
-    let sealed = committed(&[2; PADDED]);
-    let signature: Signature = key.sign(&sealed);
+    let sealed = committed(&[0; BOUND], &[2; PADDED]);
+    let signature: Signature = key.sign(&[6; SIGNED]);
+    let rng = RefCell::new(Seeded::new(1));
     let seal = move || {
+        draw(&rng, [16, SALT]);
+        hash(&[3; INNER]);
         chain_step();
-        let sealed = committed(&[2; PADDED]);
-        black_box(key.sign(&sealed));
+        black_box(committed(&[0; BOUND], &[2; PADDED]));
+        black_box(key.sign(black_box(&[6; SIGNED])));
     };
     let open = move || {
-        black_box(public.verify_strict(&sealed, &signature).is_ok());
+        hash(&[1; HEADER + OVERHEAD + PADDED + 64]);
+        black_box(public.verify_strict(black_box(&[6; SIGNED]), &signature).is_ok());
         chain_step();
-        black_box(opened(&sealed));
+        black_box(opened(&[0; BOUND], &sealed));
+        hash(&[3; INNER]);
     };
     (Box::new(seal), Box::new(open))
 }
 
-/// The next key of a chain, and the message's.
+/// From the generator that the library is given here as well.
+fn draw<const N: usize>(rng: &RefCell<Seeded>, lengths: [usize; N]) {
+    for length in lengths {
+        let mut bytes = [0; 32];
+        // It never fails.
+        let _ = rng.borrow_mut().fill(&mut bytes[..length]);
+        black_box(bytes);
+    }
+}
+
+fn hash(bytes: &[u8]) {
+    black_box(Sha256::digest(black_box(bytes)));
+}
+
+/// The next key of a chain, and the message's; both are under one key, which is taken in once (§8).
 fn chain_step() {
+    let chain = <Hmac<Sha256> as KeyInit>::new(black_box(&[3; 64].into()));
     for byte in [1, 2] {
-        let mut mac = <Hmac<Sha256> as KeyInit>::new(black_box(&[3; 64].into()));
+        let mut mac = chain.clone();
         mac.update(&[byte]);
         black_box(mac.finalize().into_bytes());
     }
 }
 
-/// Key, nonce and commitment of a sealing, and the cipher.
-fn derived() -> (Aes256Gcm, [u8; 12]) {
-    let bound = Sha256::digest(black_box([0; BOUND]));
+/// Key, nonce and commitment of a sealing, and the cipher (§8).
+fn derived(bound: &[u8]) -> (Aes256Gcm, [u8; 12]) {
+    let bound = Sha256::digest(black_box(bound));
     let mut okm = [0; 76];
     // The length is one that HKDF gives.
-    let _ = Hkdf::<Sha256>::new(Some(&[4; 16]), &[3; 32]).expand(&bound, &mut okm);
+    let _ = Hkdf::<Sha256>::new(Some(&[4; SALT]), &[3; 32])
+        .expand_multi_info(&[black_box(b"DownStream/1 caead"), &bound], &mut okm);
     let okm = black_box(okm);
     let mut nonce = [0; 12];
     nonce.copy_from_slice(&okm[32..44]);
@@ -138,12 +180,12 @@ fn derived() -> (Aes256Gcm, [u8; 12]) {
     (Aes256Gcm::new(&key.into()), nonce)
 }
 
-fn committed(text: &[u8]) -> Vec<u8> {
-    let (gcm, nonce) = derived();
-    gcm.encrypt(&nonce.into(), Payload { msg: text, aad: &[0; BOUND] }).unwrap_or_default()
+fn committed(bound: &[u8], text: &[u8]) -> Vec<u8> {
+    let (gcm, nonce) = derived(bound);
+    gcm.encrypt(&nonce.into(), Payload { msg: text, aad: bound }).unwrap_or_default()
 }
 
-fn opened(sealed: &[u8]) -> Vec<u8> {
-    let (gcm, nonce) = derived();
-    gcm.decrypt(&nonce.into(), Payload { msg: sealed, aad: &[0; BOUND] }).unwrap_or_default()
+fn opened(bound: &[u8], sealed: &[u8]) -> Vec<u8> {
+    let (gcm, nonce) = derived(bound);
+    gcm.decrypt(&nonce.into(), Payload { msg: sealed, aad: bound }).unwrap_or_default()
 }

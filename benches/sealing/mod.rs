@@ -7,12 +7,14 @@
 use std::hint::black_box;
 
 use downstream::e2e::file::{HEADER, Opener, Sealer};
-use downstream::e2e::inner::Body;
+use downstream::e2e::inner::{Body, Via};
 use downstream::e2e::name::{RoomId, RoomName};
+use downstream::e2e::receive::{Line, Target};
 use downstream::e2e::roster::Op;
 use downstream::e2e::send::Answers;
 
-use common::{Device, Seeded, Sent, World, at, user};
+pub(crate) use common::Seeded;
+use common::{Device, Sent, World, at, user};
 
 #[path = "../../tests/e2e_common/mod.rs"]
 #[allow(
@@ -90,12 +92,18 @@ impl Talk {
         let sealed = sealed.expect("the sessions are there");
         state.apply(sealed.change);
         let sender = state.me.user().clone();
-        Sent { via: downstream::e2e::inner::Via::Message, sender, to, body: sealed.body }
+        Sent { via: Via::Message, sender, to, body: sealed.body }
     }
 
-    /// Opens it.
+    /// Opens it, as `dsc` does: what changes goes into the state.
     pub(crate) fn open(&mut self, line: &Sent) {
-        black_box(self.to.open(line, at(10)).expect("it was sealed for this device"));
+        let Device { state, rng } = &mut self.to;
+        let me = state.me.user().clone();
+        let target = self.room.as_ref().map_or(Target::User(&me), |(_, name)| Target::Room(name));
+        let received = Line { via: line.via, sender: &line.sender, target, body: &line.body };
+        let mut opened = state.open(&received, at(10), rng).expect("it was sealed for this device");
+        state.apply(std::mem::take(&mut opened.change));
+        black_box(opened);
     }
 
     /// The other speaks from now on.

@@ -1,6 +1,8 @@
 //! How bytes travel in lines: `e2e:` + base64 (RFC 4648 §4, padded, canonical), hexadecimal for
 //! ids, base32 (RFC 4648 §6) for the code that a person carries.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use base64ct::{Base64, Encoding};
 
 use super::error::Error;
@@ -16,9 +18,12 @@ pub const ENVELOPE_MAX: usize = 73_725;
 /// The most base64 that is decoded outside of a body: one `/keys put` line of 50 ML-KEM keys.
 const BARE_MAX: usize = 98_304;
 
-/// `e2e:` + base64.
+/// `e2e:` + base64. Not in constant time: what is in an envelope the server sees as well.
 pub fn body(envelope: &[u8]) -> String {
-    format!("{BODY_PREFIX}{}", base64(envelope))
+    let mut out = String::with_capacity(BODY_PREFIX.len() + envelope.len().div_ceil(3) * 4);
+    out.push_str(BODY_PREFIX);
+    STANDARD.encode_string(envelope, &mut out);
+    out
 }
 
 /// The envelope of a body.
@@ -27,7 +32,12 @@ pub fn body(envelope: &[u8]) -> String {
 /// [`Error::Plain`] without the prefix, [`Error::Syntax`] if what follows is not canonical base64 or
 /// is longer than an envelope may be.
 pub fn envelope(body: &str) -> Result<Vec<u8>, Error> {
-    let bytes = unbase64(body.strip_prefix(BODY_PREFIX).ok_or(Error::Plain)?)?;
+    let text = body.strip_prefix(BODY_PREFIX).ok_or(Error::Plain)?;
+    if text.len() > BARE_MAX {
+        return Err(Error::Syntax);
+    }
+    // It insists on the padding and on zeros behind the last byte, so that no envelope has two spellings.
+    let bytes = STANDARD.decode(text).map_err(|_| Error::Syntax)?;
     if bytes.len() > ENVELOPE_MAX {
         return Err(Error::Syntax);
     }
@@ -134,6 +144,26 @@ mod tests {
     }
 
     #[test]
+    fn every_end_of_a_body_is_canonical_or_refused() {
+        let letters: Vec<char> =
+            "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_ ".chars().collect();
+        let mut taken = 0;
+        for front in ["", "AQID"] {
+            for (a, b) in letters.iter().flat_map(|a| letters.iter().map(move |b| (a, b))) {
+                for end in [format!("{a}{b}=="), format!("A{a}{b}="), format!("AA{a}{b}"), format!("{a}{b}")] {
+                    let text = format!("{front}{end}");
+                    let read = envelope(&format!("e2e:{text}")).ok();
+                    assert_eq!(read, unbase64(&text).ok(), "{text}");
+                    taken += usize::from(read.is_some());
+                }
+            }
+        }
+        // RFC 4648 §4: 64 · 4 ends of one byte, of two bytes 64 · 16 and once more with the two letters in front,
+        // and 64 · 64 of three.
+        assert!(taken > 2 * (64 * 4 + 64 * 16 + 64 * 64), "{taken}");
+    }
+
+    #[test]
     fn base32_is_rfc_4648() {
         // RFC 4648 §10.
         for (bytes, text) in [
@@ -158,6 +188,24 @@ mod tests {
             prop_assert_eq!(unbase32::<32>(&base32(&bytes)), Ok(bytes));
             prop_assert_eq!(unhex::<32>(&hex(&bytes)), Ok(bytes));
             prop_assert_eq!(unbase64(&base64(&bytes)), Ok(bytes.to_vec()));
+        }
+
+        /// Bodies are read by another decoder than keys are, and just as strictly.
+        #[test]
+        fn bodies_are_as_canonical_as_everything_else(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            (at, with) in (any::<proptest::sample::Index>(), "[A-Za-z0-9+/=_ \\n-]|.|"),
+            behind in "[A-D=\\n]{0,4}",
+        ) {
+            let good = base64(&bytes);
+            prop_assert_eq!(&body(&bytes), &format!("{BODY_PREFIX}{good}"));
+            // One letter is another one, or gone, or there are more behind.
+            let mut letters: Vec<_> = good.chars().map(String::from).chain([behind]).collect();
+            let at = at.index(letters.len());
+            letters[at] = with;
+            for text in [good, letters.concat()] {
+                prop_assert_eq!(envelope(&format!("{BODY_PREFIX}{text}")).ok(), unbase64(&text).ok(), "{}", text);
+            }
         }
 
         #[test]

@@ -78,7 +78,7 @@ pub struct PublicKey {
 
 impl PublicKey {
     pub(crate) fn sign(kind: KeyKind, dsk: &SignKey, dc: &CertHash, id: u32, created: u64, public: Vec<u8>) -> Self {
-        let sig = dsk.sign(kind.label(), &signed_part(dc, id, created, &public));
+        let sig = dsk.sign(kind.label(), &[&signed_part(dc, id, created, &public)]);
         Self { id, created, public, sig }
     }
 

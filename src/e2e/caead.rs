@@ -14,9 +14,9 @@
 //! its derivation a (key, nonce) pair repeats only if the state *and* the salt repeat
 //! (deviation D2), so a restored or cloned store stays safe.
 
-use aes_gcm::aead::{Aead, Payload};
+use aes_gcm::aead::{Aead, AeadInOut, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::error::{Error, NoRandom, SealError};
 use super::kdf;
@@ -47,28 +47,59 @@ pub(crate) fn draw_salt(rng: &mut dyn Rng) -> Result<Salt, NoRandom> {
 /// What one HKDF gives: key, nonce, commitment.
 struct Derived {
     gcm: Aes256Gcm,
-    nonce: Secret<12>,
-    com: Secret<COM_LEN>,
+    okm: Secret<76>,
+}
+
+impl Derived {
+    fn nonce(&self) -> &[u8; 12] {
+        kdf::part::<32, 12, _>(self.okm.expose())
+    }
+
+    fn com(&self) -> &[u8; COM_LEN] {
+        kdf::part::<44, COM_LEN, _>(self.okm.expose())
+    }
 }
 
 fn derive(key: &Secret<32>, salt: &Salt, aad: &[u8]) -> Derived {
-    let mut info = labels::CAEAD.bytes();
-    info.extend_from_slice(&kdf::hash(&[aad]));
-    let okm: Secret<76> = kdf::hkdf(salt, key.expose(), &info);
-    let mut bytes = okm.expose().iter();
-    let key = Secret::<32>::cut(&mut bytes);
-    let (nonce, com) = (Secret::<12>::cut(&mut bytes), Secret::cut(&mut bytes));
-    Derived { gcm: Aes256Gcm::new(key.expose().into()), nonce, com }
+    let okm: Secret<76> = kdf::hkdf(salt, key.expose(), &[labels::CAEAD.bytes(), &kdf::hash(&[aad])]);
+    Derived { gcm: Aes256Gcm::new(kdf::part::<0, 32, _>(okm.expose()).into()), okm }
 }
 
 /// `CAEAD(key, salt, aad, pt)` = com32 ‖ ct ‖ tag16.
 pub(crate) fn seal(key: &Secret<32>, salt: &Salt, aad: &[u8], pt: &[u8]) -> Result<Vec<u8>, SealError> {
+    let mut out = Vec::new();
+    seal_onto(&mut out, key, salt, aad, pt.len(), |out| out.extend_from_slice(pt))?;
+    Ok(out)
+}
+
+/// Appends com32 ‖ ct ‖ tag16 to what stands before it. `put` appends the text, of `len` bytes, and it is sealed where it
+/// stands.
+pub(crate) fn seal_onto(
+    out: &mut Vec<u8>,
+    key: &Secret<32>,
+    salt: &Salt,
+    aad: &[u8],
+    len: usize,
+    put: impl FnOnce(&mut Vec<u8>),
+) -> Result<(), SealError> {
+    // There is room for all of it, so that no text stays behind where the bytes stood before.
+    out.reserve(OVERHEAD + len);
     let derived = derive(key, salt, aad);
-    let ct = derived
-        .gcm
-        .encrypt(derived.nonce.expose().into(), Payload { msg: pt, aad })
-        .map_err(|_| SealError::TooLong(GCM_MAX))?;
-    Ok([&derived.com.expose()[..], &ct].concat())
+    out.extend_from_slice(derived.com());
+    let at = out.len();
+    put(out);
+    debug_assert_eq!(out.len(), at + len);
+    let text = out.get_mut(at..).unwrap_or_default();
+    match derived.gcm.encrypt_inout_detached(derived.nonce().into(), aad, (&mut *text).into()) {
+        Ok(tag) => {
+            out.extend_from_slice(&tag);
+            Ok(())
+        }
+        Err(_) => {
+            text.zeroize();
+            Err(SealError::TooLong(GCM_MAX))
+        }
+    }
 }
 
 /// The longest text GCM takes (SP 800-38D §5.2.1.1); far above anything sealed here.
@@ -85,22 +116,16 @@ pub(crate) fn open(key: &Secret<32>, salt: &Salt, aad: &[u8], sealed: &[u8]) -> 
         return Err(Error::Syntax);
     }
     let derived = derive(key, salt, aad);
-    if !secret::equal(com, derived.com.expose()) && !cfg!(feature = "break-commitment") {
+    if !secret::equal(com, derived.com()) && !cfg!(feature = "break-commitment") {
         return Err(Error::Commit);
     }
-    derived
-        .gcm
-        .decrypt(derived.nonce.expose().into(), Payload { msg: ct, aad })
-        .map(Zeroizing::new)
-        .map_err(|_| Error::Auth)
+    derived.gcm.decrypt(derived.nonce().into(), Payload { msg: ct, aad }).map(Zeroizing::new).map_err(|_| Error::Auth)
 }
 
 /// Key and nonce of one sealing, for the tests that no pair repeats.
 #[cfg(test)]
 pub(crate) fn key_and_nonce(key: &Secret<32>, salt: &Salt, aad: &[u8]) -> [u8; 44] {
-    let mut info = labels::Label::bytes(labels::CAEAD);
-    info.extend_from_slice(&kdf::hash(&[aad]));
-    let okm: Secret<76> = kdf::hkdf(salt, key.expose(), &info);
+    let okm = derive(key, salt, aad).okm;
     okm.expose()[..44].try_into().unwrap()
 }
 
@@ -179,7 +204,7 @@ mod tests {
     /// E_K(J0) and the hash key H, out of two tags over nothing.
     fn tag_parts(derived: &Derived) -> (u128, u128) {
         let tag = |aad: &[u8]| {
-            let tag = derived.gcm.encrypt(derived.nonce.expose().into(), Payload { msg: &[], aad }).unwrap();
+            let tag = derived.gcm.encrypt(derived.nonce().into(), Payload { msg: &[], aad }).unwrap();
             u128::from_be_bytes(tag.try_into().unwrap())
         };
         let mask = tag(&[]);
@@ -202,10 +227,10 @@ mod tests {
         let tag = r1 ^ mul(second, mul(h1, h1));
         let body = [first, second, tag].map(u128::to_be_bytes).concat();
         for derived in &derived {
-            let opened = derived.gcm.decrypt(derived.nonce.expose().into(), Payload { msg: &body, aad: b"aad" });
+            let opened = derived.gcm.decrypt(derived.nonce().into(), Payload { msg: &body, aad: b"aad" });
             assert!(opened.is_ok(), "GCM takes it under both");
         }
-        let sealed = [&derived[0].com.expose()[..], &body].concat();
+        let sealed = [&derived[0].com()[..], &body].concat();
         assert!(open(&keys[0], &SALT, b"aad", &sealed).is_ok());
         assert_eq!(open(&keys[1], &SALT, b"aad", &sealed).unwrap_err(), Error::Commit);
     }

@@ -54,7 +54,7 @@ impl Certificate {
         let mut raw = vec![VERSION, TYPE];
         raw.put_short(address.user.as_bytes()).put(&address.device.0);
         raw.put(&aik.public()).put(dsk).put(dik).put_u64(not_before).put_u64(not_after);
-        let sig = aik.sign(LABEL, &raw);
+        let sig = aik.sign(LABEL, &[&raw]);
         raw.put(&sig);
         Self::parse(&raw)
     }
@@ -133,6 +133,15 @@ impl Certificate {
         (self.not_before.saturating_sub(CLOCK_SLACK)..self.not_after).contains(&now.secs())
     }
 
+    /// The seconds around `now`, the first one and the first one after them, in which [`Certificate::in_time`] says the
+    /// same.
+    pub(crate) fn steady(&self, now: Now) -> (u64, u64) {
+        let turns = [self.not_before.saturating_sub(CLOCK_SLACK), self.not_after];
+        let past = turns.into_iter().filter(|at| *at <= now.secs()).max();
+        let ahead = turns.into_iter().filter(|at| *at > now.secs()).min();
+        (past.unwrap_or(0), ahead.unwrap_or(u64::MAX))
+    }
+
     /// Whether this is the other's device still, only certified anew.
     pub(crate) fn same_device(&self, other: &Self) -> bool {
         self.party == other.party && self.dsk == other.dsk
@@ -174,6 +183,11 @@ mod tests {
         let (from, to) = cert.life();
         assert!(cert.in_time(Now::from_secs(from - DAY)) && !cert.in_time(Now::from_secs(from - DAY - 1)));
         assert!(cert.in_time(Now::from_secs(to - 1)) && !cert.in_time(Now::from_secs(to)));
+        for at in [0, from - DAY - 1, from - DAY, from, to - 1, to, to + 1].map(Now::from_secs) {
+            let (first, after) = cert.steady(at);
+            assert!((first..after).contains(&at.secs()));
+            assert_eq!([first, after - 1].map(|at| cert.in_time(Now::from_secs(at))), [cert.in_time(at); 2]);
+        }
         let me = alice();
         let issue = |life| Certificate::issue(&me.aik, cert.address(), cert.dsk(), cert.dik(), 10, 10 + life);
         assert!(issue(LIFE_MAX).is_ok() && issue(LIFE_MAX + 1).is_err());

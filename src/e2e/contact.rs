@@ -4,6 +4,10 @@
 //! refused. Device lists are accepted only under the pinned key and only forward, so a server that
 //! shows two lists, or an old one, is caught.
 
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
 use super::cert::Certificate;
 use super::device_list::{DEVICES_MAX, DeviceList};
 use super::error::{Damaged, Error};
@@ -24,6 +28,54 @@ pub struct Contact {
     certs: Vec<Certificate>,
     /// The newest list version that the account's own messages have spoken of.
     claimed: u32,
+}
+
+/// The contacts, by their user: a map that tells when it may have changed.
+#[derive(Clone, Debug, Default)]
+pub struct Contacts {
+    map: BTreeMap<User, Contact>,
+    version: Version,
+}
+
+/// Stands for what the contacts are at a moment. Equal ones are of equal contacts: one goes along with copies, and
+/// whoever may change the map gets it with a new one if the old one is held anywhere else.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Version(Arc<u8>);
+
+impl PartialEq for Version {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Contacts {
+    pub(crate) fn version(&self) -> &Version {
+        &self.version
+    }
+}
+
+impl From<BTreeMap<User, Contact>> for Contacts {
+    fn from(map: BTreeMap<User, Contact>) -> Self {
+        Self { map, version: Version::default() }
+    }
+}
+
+impl Deref for Contacts {
+    type Target = BTreeMap<User, Contact>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.map
+    }
+}
+
+impl DerefMut for Contacts {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        // Nobody else holds it: then nobody can compare it with what comes.
+        if Arc::get_mut(&mut self.version.0).is_none() {
+            self.version = Version::default();
+        }
+        &mut self.map
+    }
 }
 
 /// Why keys from the directory are not believed.
@@ -190,11 +242,14 @@ impl Contact {
         if self.list.as_ref().is_none_or(listed) && cert.in_time(now) { Ok(()) } else { Err(Error::UnlistedDevice) }
     }
 
-    /// Notes the list version that a message of this account speaks of. Returns whether that is news.
-    pub(crate) fn claim(&mut self, version: u32) -> bool {
-        let news = version > self.claimed;
+    /// Whether no message of this account spoke of so new a list before.
+    pub(crate) fn is_news(&self, version: u32) -> bool {
+        version > self.claimed
+    }
+
+    /// Notes the list version that a message of this account speaks of.
+    pub(crate) fn claim(&mut self, version: u32) {
         self.claimed = self.claimed.max(version);
-        news
     }
 
     /// Whether a list must be fetched before anything is sealed to this account: there is none, or

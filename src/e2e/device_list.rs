@@ -50,7 +50,7 @@ impl DeviceList {
         certs.iter().for_each(|hash| {
             raw.put(hash);
         });
-        let sig = aik.sign(LABEL, &raw);
+        let sig = aik.sign(LABEL, &[&raw]);
         raw.put(&sig);
         Self::parse(&raw)
     }

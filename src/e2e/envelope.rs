@@ -26,6 +26,9 @@ const MULTI: u8 = 4;
 pub(crate) const REQUEST: u8 = 5;
 pub(crate) const ANSWER: u8 = 6;
 
+/// Bytes 0 to 74 of a RATCHET, and of a GROUP: all before what is sealed.
+pub(crate) const HEADER_LEN: usize = 74;
+
 /// The most slots of a MULTI: 16 devices of the receiver and 15 others of the sender.
 pub const SLOTS_MAX: usize = 32;
 
@@ -113,8 +116,10 @@ impl<'a> Multi<'a> {
 
     /// Writes an envelope; `tail` is `salt ‖ com ‖ ct ‖ tag`.
     pub(crate) fn write(device: DeviceId, slots: &[(DeviceId, Vec<u8>)], tail: &[u8]) -> Vec<u8> {
-        let mut out = vec![VERSION, MULTI];
-        out.put(&device.0).put_u8(u8::try_from(slots.len()).unwrap_or(u8::MAX));
+        let room = 16 + 2;
+        let len = 2 + 16 + 1 + slots.iter().map(|(_, slot)| room + slot.len()).sum::<usize>() + tail.len();
+        let mut out = Vec::with_capacity(len);
+        out.put(&[VERSION, MULTI]).put(&device.0).put_u8(u8::try_from(slots.len()).unwrap_or(u8::MAX));
         for (to, slot) in slots {
             out.put(&to.0).put_lp(slot);
         }
@@ -219,10 +224,9 @@ impl Ratchet {
         Ok(Self { sid: SessionId(r.array()?), dh: r.array()?, pn: r.u32()?, n: r.u32()?, salt: r.array()? })
     }
 
-    pub(crate) fn write(&self) -> Vec<u8> {
-        let mut out = vec![VERSION, RATCHET];
-        out.put(&self.sid.0).put(&self.dh).put_u32(self.pn).put_u32(self.n).put(&self.salt);
-        out
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.put(&[VERSION, RATCHET]).put(&self.sid.0).put(&self.dh);
+        out.put_u32(self.pn).put_u32(self.n).put(&self.salt);
     }
 }
 
@@ -268,11 +272,15 @@ impl<'a> Group<'a> {
         Ok(Self { raw, room, device, epoch, chain, n, salt, header, sealed, signed, sig })
     }
 
-    /// Bytes 0 to 74 of an envelope.
-    pub(crate) fn header(room: RoomId, device: DeviceId, epoch: u32, chain: ChainId, n: u32, salt: &Salt) -> Vec<u8> {
-        let mut out = vec![VERSION, GROUP];
-        out.put(&room.0).put(&device.0).put_u32(epoch).put(&chain.0).put_u32(n).put(salt);
-        out
+    /// Appends bytes 0 to 74 of an envelope.
+    pub(crate) fn write_header(
+        out: &mut Vec<u8>,
+        (room, device): (RoomId, DeviceId),
+        epoch: u32,
+        (chain, n): (ChainId, u32),
+        salt: &Salt,
+    ) {
+        out.put(&[VERSION, GROUP]).put(&room.0).put(&device.0).put_u32(epoch).put(&chain.0).put_u32(n).put(salt);
     }
 }
 
@@ -296,7 +304,9 @@ mod tests {
         fn writing_undoes_parsing(sid in any::<[u8; 16]>(), dh in any::<[u8; 32]>(), pn: u32, n: u32, salt in any::<[u8; 16]>(),
                                   sealed in any::<[[u8; 16]; 7]>(), opk in 1_u32.., cert in proptest::collection::vec(any::<u8>(), 0..300)) {
             let ratchet = Ratchet { sid: SessionId(sid), dh, pn, n, salt };
-            let plain = [&ratchet.write()[..], sealed.as_flattened()].concat();
+            let mut plain = Vec::new();
+            ratchet.write(&mut plain);
+            plain.extend_from_slice(sealed.as_flattened());
             let slot = Slot::parse(&plain).unwrap();
             prop_assert_eq!(slot.ratchet, ratchet);
             prop_assert_eq!([slot.authenticated, slot.sealed].concat(), plain.clone());

@@ -94,7 +94,7 @@ pub(crate) struct Keys {
 
 /// Key, base nonce and commitment of a (file key, salt) in our context.
 fn derive(key: &Secret<32>, salt: &[u8; 24]) -> Keys {
-    derive_in(key, salt, &labels::FILE.bytes())
+    derive_in(key, salt, labels::FILE.bytes())
 }
 
 pub(crate) fn derive_in(key: &Secret<32>, salt: &[u8; 24], context: &[u8]) -> Keys {

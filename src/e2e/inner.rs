@@ -13,6 +13,7 @@ use super::error::Error;
 use super::kdf;
 use super::labels;
 use super::name::{ChainId, ConvId, DeviceId, MsgId, RoomId, User};
+use super::padding::unpad;
 use super::sender_key::Skdm;
 use super::wire::{Malformed, Put, Reader};
 
@@ -117,6 +118,16 @@ impl Plain {
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
         Self(Zeroizing::new(bytes.to_vec()))
     }
+
+    /// Takes the padding off where the bytes stand; what is cut off is wiped with them.
+    ///
+    /// # Errors
+    /// [`Error::Padding`].
+    pub(crate) fn unpadded(mut padded: Zeroizing<Vec<u8>>) -> Result<Self, Error> {
+        let len = unpad(&padded)?.len();
+        padded.truncate(len);
+        Ok(Self(padded))
+    }
 }
 
 impl core::ops::Deref for Plain {
@@ -150,6 +161,16 @@ impl Body {
             Self::Receipt { .. } => 4,
             Self::Reset | Self::ChainRequest { .. } => 5,
             Self::Change { .. } => 8,
+        }
+    }
+
+    /// Bytes enough for what [`Body::write`] appends, for all but many receipts: what is reserved is
+    /// wiped, needed or not.
+    fn room(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Change { text, .. } => 128 + text.len(),
+            _ => 512,
         }
     }
 
@@ -231,7 +252,7 @@ fn text(r: &mut Reader<'_>) -> Result<String, Malformed> {
 impl Inner {
     /// The bytes, unpadded.
     pub fn to_bytes(&self) -> Plain {
-        let mut out = Zeroizing::new(Vec::with_capacity(HEADER_LEN + 512));
+        let mut out = Zeroizing::new(Vec::with_capacity(HEADER_LEN + self.body.room()));
         out.put_u8(self.body.kind()).put_u8(0).put_u64(self.sent_ms).put(&self.msg_id.0);
         out.put_u32(self.seq).put(&self.prev);
         match self.conversation {
@@ -286,7 +307,7 @@ impl Inner {
 /// The id of the conversation between two accounts:
 /// `H(L"direct" ‖ the two AIKs, lower first)[0..16]`.
 pub fn direct_id(a: &[u8; 32], b: &[u8; 32]) -> ConvId {
-    ConvId(kdf::first16(kdf::hash(&[&labels::DIRECT.bytes(), a.min(b), a.max(b)])))
+    ConvId(kdf::first16(kdf::hash(&[labels::DIRECT.bytes(), a.min(b), a.max(b)])))
 }
 
 /// H(inner message): what the next one's `prev` is.

@@ -4,6 +4,7 @@
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use super::labels;
 use super::secret::Secret;
@@ -23,20 +24,23 @@ pub(crate) fn first16(hash: [u8; 32]) -> [u8; 16] {
     first
 }
 
-/// `HKDF(salt, ikm, info, N)`.
-pub(crate) fn hkdf<const N: usize>(salt: &[u8], ikm: &[u8], info: &[u8]) -> Secret<N> {
+/// `HKDF(salt, ikm, info, N)`; the info in parts, one behind the other.
+pub(crate) fn hkdf<const N: usize>(salt: &[u8], ikm: &[u8], info: &[&[u8]]) -> Secret<N> {
     const { assert!(N <= 255 * 32, "RFC 5869: at most 255 blocks") };
     let mut out = Secret::zero();
-    let expanded = Hkdf::<Sha256>::new(Some(salt), ikm).expand(info, out.expose_mut());
+    let expanded = Hkdf::<Sha256>::new(Some(salt), ikm).expand_multi_info(info, out.expose_mut());
     debug_assert!(expanded.is_ok(), "the length was checked at compile time");
     out
 }
 
 /// HMAC-SHA256 with a 32-byte key, handed over zero-filled to the hash's block as RFC 2104 §2 does.
-fn hmac(key: &Secret<32>, message: &[u8]) -> Secret<32> {
-    let mut block = Secret::<64>::zero();
-    block.expose_mut().iter_mut().zip(key.expose()).for_each(|(place, byte)| *place = *byte);
-    let mut mac = <Hmac<Sha256> as KeyInit>::new(block.expose().into());
+fn keyed(key: &Secret<32>) -> Hmac<Sha256> {
+    let mut block = Zeroizing::new([0; 64]);
+    block.iter_mut().zip(key.expose()).for_each(|(place, byte)| *place = *byte);
+    <Hmac<Sha256> as KeyInit>::new((&*block).into())
+}
+
+fn finish(mut mac: Hmac<Sha256>, message: &[u8]) -> Secret<32> {
     mac.update(message);
     let mut out: [u8; 32] = mac.finalize().into_bytes().into();
     Secret::take(&mut out)
@@ -44,14 +48,20 @@ fn hmac(key: &Secret<32>, message: &[u8]) -> Secret<32> {
 
 /// `KDF_RK(rk, dh) -> rk' ‖ ck`: one step of the root chain.
 pub(crate) fn root_step(root: &Secret<32>, dh: &Secret<32>) -> (Secret<32>, Secret<32>) {
-    let okm: Secret<64> = hkdf(root.expose(), dh.expose(), &labels::ROOT.bytes());
-    let mut bytes = okm.expose().iter();
-    (Secret::cut(&mut bytes), Secret::cut(&mut bytes))
+    let okm: Secret<64> = hkdf(root.expose(), dh.expose(), &[labels::ROOT.bytes()]);
+    (Secret::copy_from(part::<0, 32, _>(okm.expose())), Secret::copy_from(part::<32, 32, _>(okm.expose())))
 }
 
-/// `KDF_CK(ck) -> (ck', mk)`: one step of a symmetric chain.
+/// `KDF_CK(ck) -> (ck', mk)`: one step of a symmetric chain. Both are under one key, which is taken in once.
 pub(crate) fn chain_step(chain: &Secret<32>) -> (Secret<32>, Secret<32>) {
-    (hmac(chain, &[2]), hmac(chain, &[1]))
+    let mac = keyed(chain);
+    (finish(mac.clone(), &[2]), finish(mac, &[1]))
+}
+
+/// The `N` bytes at `AT` of an array that is long enough, which is checked at compile time.
+pub(crate) fn part<const AT: usize, const N: usize, const A: usize>(whole: &[u8; A]) -> &[u8; N] {
+    const { assert!(AT + N <= A) };
+    whole.get(AT..).and_then(<[u8]>::first_chunk).unwrap_or(const { &[0; N] })
 }
 
 /// Cuts an array into `K` equal arrays. `A` must be `K * N`, checked at compile time.

@@ -177,9 +177,9 @@ impl Dek {
     }
 
     fn row_key(&self, table: &str) -> Secret<32> {
-        let mut info = labels::STORE.bytes();
+        let mut info = labels::STORE.bytes().to_vec();
         info.put_lp(table.as_bytes());
-        kdf::hkdf(&[0; 32], self.0.expose(), &info)
+        kdf::hkdf(&[0; 32], self.0.expose(), &[&info])
     }
 }
 

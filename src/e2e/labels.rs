@@ -4,57 +4,60 @@
 //! kind of use none is a prefix of another together with the bytes that follow it (tested below),
 //! so bytes signed, hashed or expanded for one purpose can never be read as made for another.
 
-use super::wire::Put;
-
-/// What stands in front of every label: the protocol and its version.
-const PREFIX: &[u8] = b"DownStream/1 ";
-
-/// A domain separation label.
+/// A domain separation label, spelled out: whole messages hash and sign several.
 #[derive(Clone, Copy)]
-pub(crate) struct Label(&'static str);
+pub(crate) struct Label {
+    bytes: &'static str,
+    nul: &'static str,
+}
+
+/// Puts the protocol and its version in front of every label.
+macro_rules! label {
+    ($name:literal) => {
+        Label { bytes: concat!("DownStream/1 ", $name), nul: concat!("DownStream/1 ", $name, "\0") }
+    };
+}
 
 impl Label {
     /// `L"x"`.
-    pub(crate) fn bytes(self) -> Vec<u8> {
-        [PREFIX, self.0.as_bytes()].concat()
+    pub(crate) const fn bytes(self) -> &'static [u8] {
+        self.bytes.as_bytes()
     }
 
-    /// `L"x" ‖ 00 ‖ body`.
-    pub(crate) fn nul(self, body: &[u8]) -> Vec<u8> {
-        let mut out = self.bytes();
-        out.put_u8(0).put(body);
-        out
+    /// `L"x" ‖ 00`.
+    pub(crate) const fn nul(self) -> &'static [u8] {
+        self.nul.as_bytes()
     }
 }
 
 // Signatures: Ed25519 over L ‖ 00 ‖ body.
-pub(crate) const DEVICE_CERT: Label = Label("device-cert");
-pub(crate) const DEVICE_LIST: Label = Label("device-list");
-pub(crate) const SPK: Label = Label("spk");
-pub(crate) const OPK: Label = Label("opk");
-pub(crate) const PQK: Label = Label("pqk");
-pub(crate) const PQK_LAST: Label = Label("pqk-last");
-pub(crate) const ROSTER: Label = Label("roster");
-pub(crate) const GROUP: Label = Label("group");
+pub(crate) const DEVICE_CERT: Label = label!("device-cert");
+pub(crate) const DEVICE_LIST: Label = label!("device-list");
+pub(crate) const SPK: Label = label!("spk");
+pub(crate) const OPK: Label = label!("opk");
+pub(crate) const PQK: Label = label!("pqk");
+pub(crate) const PQK_LAST: Label = label!("pqk-last");
+pub(crate) const ROSTER: Label = label!("roster");
+pub(crate) const GROUP: Label = label!("group");
 
 // With NUL, in a hash or an AAD.
-pub(crate) const ROOM_ID: Label = Label("room-id");
-pub(crate) const LINK_CODE: Label = Label("link-code");
-pub(crate) const MULTI: Label = Label("multi");
+pub(crate) const ROOM_ID: Label = label!("room-id");
+pub(crate) const LINK_CODE: Label = label!("link-code");
+pub(crate) const MULTI: Label = label!("multi");
 
 // First bytes of a SHA-256 input.
-pub(crate) const PQXDH_TRANSCRIPT: Label = Label("pqxdh-transcript");
-pub(crate) const AD_1TO1: Label = Label("ad-1to1");
-pub(crate) const AD_GROUP: Label = Label("ad-group");
-pub(crate) const DIRECT: Label = Label("direct");
+pub(crate) const PQXDH_TRANSCRIPT: Label = label!("pqxdh-transcript");
+pub(crate) const AD_1TO1: Label = label!("ad-1to1");
+pub(crate) const AD_GROUP: Label = label!("ad-group");
+pub(crate) const DIRECT: Label = label!("direct");
 
 // HKDF info.
-pub(crate) const PQXDH: Label = Label("pqxdh");
-pub(crate) const ROOT: Label = Label("root");
-pub(crate) const CAEAD: Label = Label("caead");
-pub(crate) const LINK: Label = Label("link");
-pub(crate) const STORE: Label = Label("store");
-pub(crate) const FILE: Label = Label("file");
+pub(crate) const PQXDH: Label = label!("pqxdh");
+pub(crate) const ROOT: Label = label!("root");
+pub(crate) const CAEAD: Label = label!("caead");
+pub(crate) const LINK: Label = label!("link");
+pub(crate) const STORE: Label = label!("store");
+pub(crate) const FILE: Label = label!("file");
 
 #[cfg(test)]
 mod tests {
@@ -65,7 +68,7 @@ mod tests {
     const HASHED: [Label; 4] = [PQXDH_TRANSCRIPT, AD_1TO1, AD_GROUP, DIRECT];
     const INFO: [Label; 6] = [PQXDH, ROOT, CAEAD, LINK, STORE, FILE];
 
-    fn assert_prefix_free(inputs: &[Vec<u8>]) {
+    fn assert_prefix_free(inputs: &[&[u8]]) {
         for (i, a) in inputs.iter().enumerate() {
             for (j, b) in inputs.iter().enumerate() {
                 assert!(i == j || !b.starts_with(a), "{a:?} is a prefix of {b:?}");
@@ -76,9 +79,9 @@ mod tests {
     #[test]
     fn no_label_is_a_prefix_of_another_with_what_follows_it() {
         // Signed bytes: always a NUL behind.
-        assert_prefix_free(&SIGNED.map(|l| l.nul(b"")));
+        assert_prefix_free(&SIGNED.map(|l| l.nul()));
         // Hashed bytes: a NUL behind, or anything.
-        let hashed: Vec<_> = WITH_NUL.iter().map(|l| l.nul(b"")).chain(HASHED.iter().map(|l| l.bytes())).collect();
+        let hashed: Vec<_> = WITH_NUL.iter().map(|l| l.nul()).chain(HASHED.iter().map(|l| l.bytes())).collect();
         assert_prefix_free(&hashed);
         // HKDF info: anything may follow.
         assert_prefix_free(&INFO.map(Label::bytes));

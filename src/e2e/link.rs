@@ -65,12 +65,11 @@ impl Request {
     }
 
     fn name(&self) -> [u8; 16] {
-        kdf::first16(kdf::hash(&[&labels::LINK_CODE.nul(&self.raw)]))
+        kdf::first16(kdf::hash(&[labels::LINK_CODE.nul(), &self.raw]))
     }
 
     fn key(&self, s: &Secret<16>, shared: &Secret<32>, pek: &[u8; 32]) -> Secret<32> {
-        let info = [&labels::LINK.bytes()[..], &kdf::hash(&[&self.raw]), pek].concat();
-        kdf::hkdf(s.expose(), shared.expose(), &info)
+        kdf::hkdf(s.expose(), shared.expose(), &[labels::LINK.bytes(), &kdf::hash(&[&self.raw]), pek])
     }
 }
 

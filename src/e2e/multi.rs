@@ -7,25 +7,25 @@
 
 use zeroize::Zeroizing;
 
-use super::caead;
+use super::caead::{self, OVERHEAD, SALT_LEN};
 use super::envelope::{Multi, SLOT_TEXT_LEN};
 use super::error::{Error, SealError};
 use super::kdf;
 use super::labels;
 use super::name::{Address, User};
-use super::padding::pad;
+use super::padding::{pad_onto, padded};
 use super::rng::{self, Rng};
 use super::secret::{self, Secret};
 use super::wire::Put;
 
 /// What the payload is bound to: who sealed it, and to which account the line goes.
 fn associated_data(sender: &Address, receiver: &User) -> Vec<u8> {
-    let mut who = Vec::new();
-    who.put_lp(sender.user.as_bytes()).put(&sender.device.0);
+    let mut who = Vec::with_capacity(128);
+    who.put(labels::MULTI.nul()).put_lp(sender.user.as_bytes()).put(&sender.device.0);
     if !cfg!(feature = "break-multi-aad") {
         who.put_lp(receiver.as_bytes());
     }
-    labels::MULTI.nul(&who)
+    who
 }
 
 /// A sealed payload.
@@ -40,11 +40,15 @@ pub(crate) struct Payload {
 pub(crate) fn seal(sender: &Address, receiver: &User, inner: &[u8], rng: &mut dyn Rng) -> Result<Payload, SealError> {
     let content_key: Secret<32> = rng::secret(rng)?;
     let salt = caead::draw_salt(rng)?;
-    let sealed = caead::seal(&content_key, &salt, &associated_data(sender, receiver), &pad(inner))?;
-    let tail = [&salt[..], &sealed].concat();
+    let len = padded(inner);
+    let mut tail = Vec::with_capacity(SALT_LEN + OVERHEAD + len);
+    tail.put(&salt);
+    let bound = associated_data(sender, receiver);
+    caead::seal_onto(&mut tail, &content_key, &salt, &bound, len, |out| pad_onto(out, inner))?;
     let mut slot_text = Zeroizing::new([0; SLOT_TEXT_LEN]);
-    let text = content_key.expose().iter().copied().chain(kdf::hash(&[&tail]));
-    slot_text.iter_mut().zip(text).for_each(|(place, byte)| *place = byte);
+    let (key, hash) = slot_text.split_at_mut(32);
+    key.copy_from_slice(content_key.expose());
+    hash.copy_from_slice(&kdf::hash(&[&tail]));
     Ok(Payload { tail, slot_text })
 }
 
@@ -72,7 +76,7 @@ pub(crate) fn open(
 mod tests {
     use super::*;
     use crate::e2e::envelope::Envelope;
-    use crate::e2e::padding::unpad;
+    use crate::e2e::padding::{pad, unpad};
     use crate::e2e::testing::{Seeded, alice, bob};
 
     /// An envelope with that payload; its one slot is of no matter here.

@@ -1,6 +1,7 @@
 //! Names and ids: newtypes whose parser is the only way in.
 
 use core::fmt;
+use std::sync::Arc;
 
 use super::wire::{Malformed, Put};
 
@@ -17,15 +18,15 @@ fn is_canonical(name: &str, max: usize) -> bool {
         && name.bytes().next().is_some_and(letter)
 }
 
-/// An account's name in canonical form, 1 to 32 bytes.
+/// An account's name in canonical form, 1 to 32 bytes. Clones share it: every message names accounts many times.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct User(String);
+pub struct User(Arc<str>);
 
 impl User {
     /// # Errors
     /// [`Malformed`] unless canonical: `a-z 0-9 . _ -`, first a letter or digit, 1 to 32 bytes.
     pub fn parse(name: &str) -> Result<Self, Malformed> {
-        if is_canonical(name, USER_MAX) { Ok(Self(name.to_owned())) } else { Err(Malformed) }
+        if is_canonical(name, USER_MAX) { Ok(Self(name.into())) } else { Err(Malformed) }
     }
 
     /// The name.
@@ -40,14 +41,14 @@ impl User {
 
 /// A room's name in canonical form, with its `#`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RoomName(String);
+pub struct RoomName(Arc<str>);
 
 impl RoomName {
     /// # Errors
     /// [`Malformed`] unless `#` and 1 to 48 bytes of a user name's alphabet.
     pub fn parse(name: &str) -> Result<Self, Malformed> {
         match name.strip_prefix('#') {
-            Some(bare) if is_canonical(bare, ROOM_MAX) => Ok(Self(name.to_owned())),
+            Some(bare) if is_canonical(bare, ROOM_MAX) => Ok(Self(name.into())),
             _ => Err(Malformed),
         }
     }
@@ -144,7 +145,7 @@ pub struct Party {
 impl Party {
     /// `P(x) = lp(user) ‖ device_id ‖ AIK ‖ DIK`.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(2 + USER_MAX + 16 + 32 + 32);
         out.put_lp(self.address.user.as_bytes());
         out.put(&self.address.device.0).put(&self.aik).put(&self.dik);
         out

@@ -24,12 +24,22 @@ pub(crate) fn padded_len(len: u64) -> Option<u64> {
 
 /// `x ‖ 80 ‖ zeros`.
 pub fn pad(x: &[u8]) -> Zeroizing<Vec<u8>> {
-    let len = target(x.len()).unwrap_or(x.len() + 1);
-    let mut out = Zeroizing::new(Vec::with_capacity(len));
+    let mut out = Zeroizing::new(Vec::with_capacity(padded(x)));
+    pad_onto(&mut out, x);
+    out
+}
+
+/// How many bytes [`pad`] makes of a text.
+pub(crate) fn padded(x: &[u8]) -> usize {
+    target(x.len()).unwrap_or(x.len() + 1)
+}
+
+/// Appends what [`pad`] makes of a text.
+pub(crate) fn pad_onto(out: &mut Vec<u8>, x: &[u8]) {
+    let end = out.len() + padded(x);
     out.extend_from_slice(x);
     out.push(0x80);
-    out.resize(len, 0);
-    out
+    out.resize(end, 0);
 }
 
 /// Takes the padding off.

@@ -51,7 +51,7 @@ struct Transcript<'a> {
 
 impl Transcript<'_> {
     fn hash(&self) -> [u8; 32] {
-        let mut t = labels::PQXDH_TRANSCRIPT.bytes();
+        let mut t = labels::PQXDH_TRANSCRIPT.bytes().to_vec();
         t.put_lp(self.cert_a).put_lp(self.cert_b).put(self.ek).put_u64(self.born_ms);
         t.put_u32(self.named.spk).put(self.spk);
         t.put_u32(self.named.opk.unwrap_or(NO_ID)).put_lp(self.opk.unwrap_or_default());
@@ -67,8 +67,7 @@ fn derive(th: &[u8; 32], dhs: [Secret<32>; 3], dh4: Option<Secret<32>>, ss: &Sec
     for dh in dhs.iter().chain(&dh4).chain([ss]) {
         ikm.put(dh.expose());
     }
-    let info = [&labels::PQXDH.bytes()[..], th].concat();
-    let okm: Secret<48> = kdf::hkdf(&[0; 32], &ikm, &info);
+    let okm: Secret<48> = kdf::hkdf(&[0; 32], &ikm, &[labels::PQXDH.bytes(), th]);
     let mut bytes = okm.expose().iter();
     let (root, sid) = (Secret::cut(&mut bytes), Secret::cut(&mut bytes));
     Agreed { root, sid: SessionId(*sid.expose()) }

@@ -6,9 +6,9 @@
 
 use zeroize::Zeroizing;
 
-use super::caead;
+use super::caead::{self, OVERHEAD};
 use super::dh::DhPair;
-use super::envelope::{Ratchet, SLOT_TEXT_LEN, Slot};
+use super::envelope::{HEADER_LEN, Ratchet, SLOT_TEXT_LEN, Slot};
 use super::error::{Damaged, Error, SealError};
 use super::kdf;
 use super::labels;
@@ -66,7 +66,7 @@ pub struct Session {
 /// re-addressed message fails.
 fn associated_data(sender: &Party, recipient: &Party) -> [u8; 32] {
     let recipient = if cfg!(feature = "break-ad-recipient") { Vec::new() } else { recipient.bytes() };
-    kdf::hash(&[&labels::AD_1TO1.bytes(), &sender.bytes(), &recipient])
+    kdf::hash(&[labels::AD_1TO1.bytes(), &sender.bytes(), &recipient])
 }
 
 impl Session {
@@ -142,20 +142,20 @@ impl Session {
         now: Now,
         rng: &mut dyn Rng,
     ) -> Result<(Self, Vec<u8>), SealError> {
-        let mut next = self.clone();
         let (chain, key) = kdf::chain_step(self.sending.as_ref().ok_or(SealError::Exhausted)?);
-        next.sending = Some(chain);
-        next.ns = self.ns.checked_add(1).ok_or(SealError::Exhausted)?;
-        next.used = now.secs();
-        next.weak = false;
+        let ns = self.ns.checked_add(1).ok_or(SealError::Exhausted)?;
+        let next = Self { sending: Some(chain), ns, used: now.secs(), weak: false, ..self.clone() };
 
         let salt = caead::draw_salt(rng)?;
         let dh = *next.ours.public();
         let header = Ratchet { sid: self.sid, dh, pn: self.pn, n: self.ns, salt };
-        let mut envelope = [&self.prefix[..], &header.write()].concat();
+        let len = self.prefix.len() + HEADER_LEN;
+        let mut envelope = Vec::with_capacity(len + OVERHEAD + SLOT_TEXT_LEN);
+        envelope.put(&self.prefix);
+        header.write(&mut envelope);
         let [ad, _] = &self.ad;
-        let sealed = caead::seal(&key, &salt, &[&ad[..], &envelope].concat(), &text[..])?;
-        envelope.extend_from_slice(&sealed);
+        let bound = [&ad[..], &envelope].concat();
+        caead::seal_onto(&mut envelope, &key, &salt, &bound, SLOT_TEXT_LEN, |out| out.extend_from_slice(&text[..]))?;
         Ok((next, envelope))
     }
 
@@ -171,6 +171,7 @@ impl Session {
         rng: &mut dyn Rng,
     ) -> Result<(Self, Zeroizing<Vec<u8>>), Error> {
         let header = &slot.ratchet;
+        // Copies share what they do not change.
         let mut next = self.clone();
         next.skipped.expire(now);
         let mut turned = false;

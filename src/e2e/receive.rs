@@ -20,7 +20,6 @@ use super::inner::{Body, Conversation, Inner, Plain, Via, direct_id, inner_hash}
 use super::marks;
 use super::multi;
 use super::name::{Address, Mark, Party, RoomId, RoomName, User};
-use super::padding::unpad;
 use super::pqxdh;
 use super::prekeys::{Prekeys, handshake_hash};
 use super::ratchet::Session;
@@ -91,25 +90,25 @@ pub struct Notes {
 /// A session found or derived for a slot.
 struct Found<'a> {
     session: Cow<'a, Session>,
-    contact: Contact,
+    contact: Cow<'a, Contact>,
     prekeys: Option<Prekeys>,
     first_contact: bool,
     fresh: bool,
 }
 
 /// Where an opened session came from.
-struct Origin {
-    contact: Contact,
+struct Origin<'a> {
+    contact: Cow<'a, Contact>,
     prekeys: Option<Prekeys>,
     first_contact: bool,
     fresh: bool,
 }
 
 /// A MULTI that holds.
-struct Read {
+struct Read<'a> {
     from: Address,
     mark: Mark,
-    found: Origin,
+    found: Origin<'a>,
     session: Session,
     raw: Plain,
     inner: Inner,
@@ -234,7 +233,7 @@ impl State {
         receiver: &User,
         now: Now,
         rng: &mut dyn Rng,
-    ) -> Result<Read, Error> {
+    ) -> Result<Read<'_>, Error> {
         let from = Address { user: sender.clone(), device: multi.device };
         if from == *self.me.address() {
             return Err(Error::Own);
@@ -242,12 +241,10 @@ impl State {
         let slot = multi.slot(self.me.address().device).ok_or(Error::NotForThisDevice)?;
         let mark = self.fresh_mark(&from, slot.raw)?;
 
-        let stranger = Peer::default();
-        let peer = self.peers.get(&from).unwrap_or(&stranger);
-        let Found { session, contact, prekeys, first_contact, fresh } = self.session_of(&from, peer, slot, now)?;
+        let Found { session, contact, prekeys, first_contact, fresh } = self.session_of(&from, slot, now)?;
         let (session, slot_text) = session.open(slot, now, rng)?;
         let padded = multi::open(multi, &slot_text, &from, receiver)?;
-        let raw = Plain::copy_of(unpad(&padded)?);
+        let raw = Plain::unpadded(padded)?;
         let inner = Inner::parse(&raw)?;
         inner.check(via, sender)?;
         self.check_conversation(&inner, via, &session, sender, receiver)?;
@@ -256,30 +253,30 @@ impl State {
     }
 
     /// The session that a slot belongs to: known, or derived from the handshake in front of it.
-    fn session_of<'a>(&self, from: &Address, peer: &'a Peer, slot: &Slot<'_>, now: Now) -> Result<Found<'a>, Error> {
-        if let Some(session) = peer.session(slot.ratchet.sid) {
+    fn session_of(&self, from: &Address, slot: &Slot<'_>, now: Now) -> Result<Found<'_>, Error> {
+        if let Some(session) = self.peers.get(from).and_then(|peer| peer.session(slot.ratchet.sid)) {
             // The pin is looked at in the same step as the key is used.
             let contact = self.contacts.get(&from.user).ok_or(Error::Identity)?;
             if contact.aik() != session.peer_aik() {
                 return Err(Error::Identity);
             }
-            let (session, contact) = (Cow::Borrowed(session), contact.clone());
+            let (session, contact) = (Cow::Borrowed(session), Cow::Borrowed(contact));
             return Ok(Found { session, contact, prekeys: None, first_contact: false, fresh: false });
         }
         self.accept(from, slot.prekey.as_ref().ok_or(Error::NoSession)?, now)
     }
 
     /// A handshake: who it is from, that it is current, that it is new; then the keys.
-    fn accept(&self, from: &Address, prekey: &Prekey<'_>, now: Now) -> Result<Found<'static>, Error> {
+    fn accept(&self, from: &Address, prekey: &Prekey<'_>, now: Now) -> Result<Found<'_>, Error> {
         let cert = Certificate::verify(prekey.cert)?;
         if cert.address() != from && !cfg!(feature = "break-session-sender") {
             return Err(Error::Identity);
         }
         let known = self.contacts.get(&from.user);
         let contact = match known {
-            Some(contact) => contact.clone(),
-            None if from.user == *self.me.user() => Contact::pinned(&from.user, *self.me.aik()),
-            None => Contact::pinned(&from.user, *cert.aik()),
+            Some(contact) => Cow::Borrowed(contact),
+            None if from.user == *self.me.user() => Cow::Owned(Contact::pinned(&from.user, *self.me.aik())),
+            None => Cow::Owned(Contact::pinned(&from.user, *cert.aik())),
         };
         contact.check_current(&cert, now)?;
         if prekey.born_ms > now.ms().saturating_add(AHEAD * 1000) && !cfg!(feature = "break-born-clock") {
@@ -338,18 +335,19 @@ impl State {
         }
         let mark = self.fresh_mark(&from, group.raw)?;
         let room = self.room_named(name).ok_or(Error::NeedRoster)?;
-        let (room, padded, room_notes) = room.open(group, sender, now)?;
-        let raw = Plain::copy_of(unpad(&padded)?);
+        let (chains, padded, room_notes) = room.open(group, sender, now)?;
+        let raw = Plain::unpadded(padded)?;
         let inner = Inner::parse(&raw)?;
         inner.check(Via::Message, sender)?;
         if inner.conversation != Conversation::Room(group.room) {
             return Err(Error::Inner);
         }
         let mut change = Change { mark: Some((from.clone(), mark)), ..Change::default() };
-        change.chains.push((group.room, room.chains));
+        change.chains.push((group.room, chains));
         let place = self.note_order(&mut change, &inner, &raw, &from);
-        let contact = self.contacts.get(sender).cloned();
-        let fetch_list = contact.is_some_and(|contact| self.note_list(&mut change, contact, inner.dl_version));
+        let contact = self.contacts.get(sender);
+        let fetch_list =
+            contact.is_some_and(|contact| self.note_list(&mut change, Cow::Borrowed(contact), inner.dl_version));
         let sent_copy = sender == self.me.user();
         let notes = Notes { sent_copy, fetch_list, room: room_notes, ..Notes::default() };
         Ok(Opened { change, from, inner, raw, notes, place })
@@ -373,10 +371,13 @@ impl State {
     }
 
     /// Notes the list version that the sender speaks of; whether a list is to be fetched.
-    fn note_list(&self, change: &mut Change, mut contact: Contact, version: u32) -> bool {
-        let news = contact.claim(version);
+    fn note_list(&self, change: &mut Change, mut contact: Cow<'_, Contact>, version: u32) -> bool {
+        if contact.is_news(version) {
+            contact.to_mut().claim(version);
+        }
         let fetch = contact.needs_list();
-        if news || !self.contacts.contains_key(contact.user()) {
+        // It is owned if it has just been made or changed.
+        if let Cow::Owned(contact) = contact {
             change.contacts.push(contact);
         }
         fetch

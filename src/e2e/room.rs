@@ -1,16 +1,17 @@
 //! The sender chains of a room: our own and when it rotates, the others' and how long they are
 //! believed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::contact::Contact;
+use super::audience::{Audience, Known};
+use super::contact::Contacts;
 use super::envelope::Group;
 use super::error::{Damaged, Error, NoRandom, SealError};
 use super::identity::Identity;
 use super::name::{Address, DeviceId, Party, User};
-use super::padding::pad;
 use super::rng::Rng;
 use super::roster::Op;
 use super::roster_log::{Roster, Verdict};
@@ -27,16 +28,19 @@ pub const ANSWER_EVERY: u64 = HOUR;
 
 const ROW_VERSION: u8 = 1;
 
-/// The sender chains of one room. One row of the store, beside the roster's.
+/// The sender chains of one room. One row of the store, beside the roster's. Copies share the chains: every message
+/// makes one, and changes one chain at most.
 #[derive(Debug, Clone, Default)]
 pub struct Chains {
     own: Option<OwnChain>,
     /// In the order in which they were given to us.
-    theirs: Vec<TheirChain>,
+    theirs: Arc<Vec<Arc<TheirChain>>>,
     /// Who was answered a request for our link within the hour, Unix seconds.
     answered: BTreeMap<Address, u64>,
     /// The newest epoch heard of: while the roster is behind it, nothing is sent.
     heard: u32,
+    /// To whom the last message went, and when that may be relied on. In memory only.
+    known: Option<Arc<Known>>,
 }
 
 /// A room as this device knows it: who is in it, and the chains.
@@ -55,17 +59,6 @@ pub struct RoomNotes {
     pub removed: bool,
     /// Sealed under an older roster than the newest.
     pub old_roster: bool,
-}
-
-/// To whom the next message of a room goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Audience {
-    /// The devices.
-    pub devices: BTreeSet<Address>,
-    /// Members whose identity in the roster differs from the pin: not sealed to, alarm.
-    pub differing: Vec<User>,
-    /// Members whose device list could not be had: not sealed to, shown.
-    pub unlisted: Vec<User>,
 }
 
 impl Room {
@@ -102,7 +95,7 @@ impl Room {
     #[must_use]
     pub fn read_to_end(&self) -> Self {
         let mut next = self.clone();
-        next.chains.theirs.retain(|chain| chain.removed.is_none());
+        Arc::make_mut(&mut next.chains.theirs).retain(|chain| chain.removed.is_none());
         next
     }
 
@@ -155,13 +148,14 @@ impl Room {
         group: &Group<'_>,
         sender: &User,
         now: Now,
-    ) -> Result<(Self, Zeroizing<Vec<u8>>, RoomNotes), Error> {
+    ) -> Result<(Chains, Zeroizing<Vec<u8>>, RoomNotes), Error> {
         if group.room != self.roster.id() {
             return Err(Error::Room);
         }
-        let mut next = self.clone();
-        next.chains.expire(now);
-        let Some(chain) = next.chains.theirs.iter_mut().find(|chain| chain.id == group.chain) else {
+        let mut next = self.chains.clone();
+        next.expire(now);
+        let found = next.theirs.iter().enumerate().find(|(_, chain)| chain.id == group.chain);
+        let Some((at, chain)) = found else {
             let member = self.roster.members().iter().any(|member| member.user == *sender);
             return Err(match (group.epoch > self.roster.read(), member) {
                 (true, _) => Error::NeedRoster,
@@ -174,9 +168,11 @@ impl Room {
             return Err(Error::Room);
         }
         let (moved, text) = chain.open(group, now)?;
-        *chain = moved;
         let (head, _) = self.roster.head();
-        let notes = RoomNotes { removed: chain.removed.is_some(), old_roster: chain.epoch < head };
+        let notes = RoomNotes { removed: moved.removed.is_some(), old_roster: moved.epoch < head };
+        if let Some(place) = Arc::make_mut(&mut next.theirs).get_mut(at) {
+            *place = Arc::new(moved);
+        }
         Ok((next, text, notes))
     }
 
@@ -190,51 +186,51 @@ impl Room {
     pub fn audience(
         &self,
         me: &Identity,
-        contacts: &BTreeMap<User, Contact>,
+        contacts: &Contacts,
         no_list: &[User],
         now: Now,
     ) -> Result<Audience, SealError> {
+        self.known_audience(me, contacts, no_list, now).map(|known| known.audience().clone())
+    }
+
+    /// The same, with what it was computed from.
+    pub(crate) fn known_audience(
+        &self,
+        me: &Identity,
+        contacts: &Contacts,
+        no_list: &[User],
+        now: Now,
+    ) -> Result<Arc<Known>, SealError> {
         if self.roster.forked() {
             return Err(SealError::Fork);
         }
         if self.chains.heard > self.roster.read() {
             return Err(SealError::NeedRoster);
         }
-        if self.roster.member(me.user(), me.aik()).is_none() {
-            return Err(SealError::NotMember);
+        match &self.chains.known {
+            Some(known) if known.holds(me, &self.roster, contacts, now) => Ok(Arc::clone(known)),
+            _ => Known::compute(me, &self.roster, contacts, no_list, now).map(Arc::new),
         }
-        let mut audience = Audience::default();
-        for member in self.roster.members() {
-            let user = &member.user;
-            match contacts.get(user) {
-                Some(contact) if *contact.aik() != member.aik => audience.differing.push(user.clone()),
-                Some(contact) if !contact.needs_list() && contact.list_version() >= member.list().version() => {
-                    audience.devices.extend(contact.current(now).map(|cert| cert.address().clone()));
-                }
-                _ if no_list.contains(user) => audience.unlisted.push(user.clone()),
-                _ => return Err(SealError::NeedList(user.clone())),
-            }
-        }
-        audience.devices.remove(me.address());
-        Ok(audience)
     }
 
     /// Makes sure that the own chain may seal the next message, and says which devices of the
     /// audience lack it.
     pub(crate) fn prepare(
         &self,
-        audience: &BTreeSet<Address>,
+        known: Arc<Known>,
         now: Now,
         rng: &mut dyn Rng,
     ) -> Result<(Self, Vec<Address>), NoRandom> {
         let mut next = self.clone();
+        let audience = &known.audience().devices;
         let (epoch, hash) = self.roster.head();
-        let chain = match &self.chains.own {
+        let mut chain = match &self.chains.own {
             Some(chain) if !chain.spent(epoch, audience, now) => chain.clone(),
             before => OwnChain::start((epoch, hash), before.as_ref(), now, rng)?,
         };
-        let lacking = audience.difference(chain.holders()).cloned().collect();
+        let lacking = chain.lacking(audience);
         next.chains.own = Some(chain);
+        next.chains.known = Some(known);
         Ok((next, lacking))
     }
 
@@ -247,12 +243,10 @@ impl Room {
     }
 
     /// Seals an inner message under the own chain.
-    pub(crate) fn seal(&self, me: &Party, inner: &[u8], rng: &mut dyn Rng) -> Result<(Self, Vec<u8>), SealError> {
-        let mut next = self.clone();
+    pub(crate) fn seal(self, me: &Party, inner: &[u8], rng: &mut dyn Rng) -> Result<(Chains, Vec<u8>), SealError> {
         let own = self.chains.own.as_ref().ok_or(SealError::NeedRoster)?;
-        let (own, envelope) = own.seal(me, self.roster.id(), &pad(inner), rng)?;
-        next.chains.own = Some(own);
-        Ok((next, envelope))
+        let (own, envelope) = own.seal(me, self.roster.id(), inner, rng)?;
+        Ok((Chains { own: Some(own), ..self.chains }, envelope))
     }
 
     /// Whether a device that asks for our link is answered now: it is in the audience, there is a
@@ -284,36 +278,41 @@ impl Chains {
 
     /// Keys of skipped messages kept, over all chains.
     pub fn skipped_keys(&self) -> usize {
-        self.theirs.iter().map(TheirChain::skipped_keys).sum()
+        self.theirs.iter().map(|chain| chain.skipped_keys()).sum()
     }
 
     fn add(&mut self, mut chain: TheirChain) {
         let owner = chain.owner.clone();
+        let theirs = Arc::make_mut(&mut self.theirs);
         // A successor says how many messages the chain before it carried, whichever came first.
-        for known in self.theirs.iter_mut().filter(|known| known.owner == owner) {
+        for known in theirs.iter_mut().filter(|known| known.owner == owner) {
             if chain.prev.0 == known.id {
-                known.end = Some(chain.prev.1);
+                Arc::make_mut(known).end = Some(chain.prev.1);
             }
             if known.prev.0 == chain.id {
                 chain.end = Some(known.prev.1);
             }
         }
-        self.theirs.push(chain);
-        while self.theirs.iter().filter(|known| known.owner == owner).count() > CHAINS_PER_DEVICE {
-            if let Some(oldest) = self.theirs.iter().position(|known| known.owner == owner) {
-                self.theirs.remove(oldest);
+        theirs.push(Arc::new(chain));
+        while theirs.iter().filter(|known| known.owner == owner).count() > CHAINS_PER_DEVICE {
+            if let Some(oldest) = theirs.iter().position(|known| known.owner == owner) {
+                theirs.remove(oldest);
             }
         }
     }
 
     fn remove_of(&mut self, now: Now, whose: impl Fn(&Address) -> bool) {
-        for chain in self.theirs.iter_mut().filter(|chain| whose(&chain.owner)) {
+        for chain in Arc::make_mut(&mut self.theirs).iter_mut().filter(|chain| whose(&chain.owner)) {
+            let chain = Arc::make_mut(chain);
             chain.removed = chain.removed.or(Some(now.secs()));
         }
     }
 
     fn expire(&mut self, now: Now) {
-        self.theirs.retain(|chain| chain.removed.is_none_or(|at| now.since(at) <= REMOVED_KEEP));
+        let gone = |chain: &Arc<TheirChain>| chain.removed.is_some_and(|at| now.since(at) > REMOVED_KEEP);
+        if self.theirs.iter().any(gone) {
+            Arc::make_mut(&mut self.theirs).retain(|chain| !gone(chain));
+        }
     }
 
     /// The row.
@@ -342,10 +341,10 @@ impl Chains {
         r.expect_bytes(&[ROW_VERSION])?;
         let heard = r.u32()?;
         let own = if r.bool()? { Some(OwnChain::read(&mut r)?) } else { None };
-        let theirs = (0..r.u32()?).map(|_| TheirChain::read(&mut r)).collect::<Result<_, _>>()?;
+        let theirs = (0..r.u32()?).map(|_| TheirChain::read(&mut r).map(Arc::new)).collect::<Result<_, _>>()?;
         let answered =
             (0..r.u32()?).map(|_| Ok((read_address(&mut r)?, r.u64()?))).collect::<Result<_, Malformed>>()?;
         r.end()?;
-        Ok(Self { own, theirs, answered, heard })
+        Ok(Self { own, theirs: Arc::new(theirs), answered, heard, known: None })
     }
 }

@@ -114,7 +114,7 @@ impl Entry {
             let id = room_id_of(&raw);
             raw.iter_mut().skip(2).zip(id.0).for_each(|(place, byte)| *place = byte);
         }
-        let sig = me.dsk().sign(LABEL, &raw);
+        let sig = me.dsk().sign(LABEL, &[&raw]);
         raw.put(&sig);
         raw
     }
@@ -208,5 +208,5 @@ impl Entry {
 
 /// `H(L"room-id" ‖ 00 ‖ the create entry before sig, with room_id zeroed)[0..16]`.
 fn room_id_of(zeroed: &[u8]) -> RoomId {
-    RoomId(kdf::first16(kdf::hash(&[&labels::ROOM_ID.nul(zeroed)])))
+    RoomId(kdf::first16(kdf::hash(&[labels::ROOM_ID.nul(), zeroed])))
 }

@@ -285,6 +285,11 @@ impl Roster {
         &self.members
     }
 
+    /// The same, as copies of this roster share them: another list is at another place.
+    pub(crate) fn shared_members(&self) -> &Arc<Vec<Member>> {
+        &self.members
+    }
+
     /// A member by account and identity.
     pub fn member(&self, user: &User, aik: &[u8; 32]) -> Option<&Member> {
         self.members.iter().find(|m| m.user == *user && m.aik == *aik)

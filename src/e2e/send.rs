@@ -3,11 +3,10 @@
 //! Each returns a [`Change`] and the line's body. The caller commits the change and the body in one
 //! transaction, and emits the body only after that, so that no ratchet key is ever used for two texts.
 
-use std::collections::BTreeSet;
-
 use zeroize::Zeroizing;
 
 use super::armour::{self, ENVELOPE_MAX};
+use super::audience::Audience;
 use super::bundle::Bundle;
 use super::contact::Contact;
 use super::envelope::{Multi, SLOT_TEXT_LEN};
@@ -18,7 +17,7 @@ use super::name::{Address, MsgId, RoomId, User};
 use super::pqxdh;
 use super::ratchet::Session;
 use super::rng::{self, Rng};
-use super::room::{Audience, Room};
+use super::room::Room;
 use super::sessions::{Need, Peer};
 use super::state::{Change, State};
 use super::thread::Outgoing;
@@ -81,20 +80,27 @@ impl State {
     /// # Errors
     /// [`SealError::NeedList`], [`SealError::NoDevice`].
     pub fn recipients(&self, to: &User, now: Now) -> Result<Vec<(Address, Need)>, SealError> {
+        let all = self.devices_for(to, now)?;
+        Ok(all.into_iter().map(|address| (address.clone(), self.need(address, now))).collect())
+    }
+
+    /// Every current device of `to` and each other one of ours, in order.
+    fn devices_for(&self, to: &User, now: Now) -> Result<Vec<&Address>, SealError> {
         let own = self.listed(self.me.user())?;
         let contact = self.listed(to)?;
         // A device id that is also one of ours cannot have a slot of its own.
-        let ours: BTreeSet<_> = own.certs().iter().map(|cert| cert.address().device).collect();
+        let ours = |a: &Address| own.device(a.device).is_some();
         let theirs = contact.current(now).map(|cert| cert.address());
-        let theirs: Vec<_> = theirs.filter(|a| to == self.me.user() || !ours.contains(&a.device)).collect();
-        if theirs.is_empty() {
+        let mut all: Vec<_> = theirs.filter(|a| to == self.me.user() || !ours(a)).collect();
+        if all.is_empty() {
             return Err(SealError::NoDevice(to.clone()));
         }
-        let all: BTreeSet<_> = theirs.into_iter().chain(own.current(now).map(|cert| cert.address())).collect();
-        let others = all.into_iter().filter(|address| *address != self.me.address());
-        let others: Vec<_> = others.map(|address| (address.clone(), self.need(address, now))).collect();
+        all.extend(own.current(now).map(|cert| cert.address()));
+        all.sort_unstable();
+        all.dedup();
+        all.retain(|address| *address != self.me.address());
         // Notes to oneself need a second device.
-        if others.is_empty() { Err(SealError::NoDevice(to.clone())) } else { Ok(others) }
+        if all.is_empty() { Err(SealError::NoDevice(to.clone())) } else { Ok(all) }
     }
 
     /// What it takes to seal to a device.
@@ -121,10 +127,9 @@ impl State {
         now: Now,
         rng: &mut dyn Rng,
     ) -> Result<Sealed, SealError> {
-        let recipients = self.recipients(to, now)?;
+        let all = self.devices_for(to, now)?.into_iter().cloned().collect();
         let conversation = self.direct(to).ok_or_else(|| SealError::NeedList(to.clone()))?;
         let (inner, raw, outgoing) = self.compose(body, Via::Message, conversation, now, rng)?;
-        let all = recipients.into_iter().map(|(address, _)| address).collect();
         let (devices, left_out) = self.reachable(all, answers, now);
         if !devices.iter().any(|address| address.user == *to) {
             return Err(SealError::NoDevice(to.clone()));
@@ -222,14 +227,15 @@ impl State {
         now: Now,
         rng: &mut dyn Rng,
     ) -> Result<SealedRoom, SealError> {
-        let audience = self.audience(id, answers.no_list, now)?;
         let known = self.rooms.get(id).ok_or(SealError::NeedRoster)?;
-        let (mut room, lacking) = known.prepare(&audience.devices, now, rng)?;
+        let heard = known.known_audience(&self.me, &self.contacts, answers.no_list, now)?;
+        let audience = heard.audience().clone();
+        let (mut room, lacking) = known.prepare(heard, now, rng)?;
         let (lacking, left_out) = self.reachable(lacking, answers, now);
         let (mut change, signals) = self.give_link(&mut room, &lacking, answers, now, rng)?;
-        let (room, envelope) = room.seal(self.me.party(), &raw, rng)?;
+        let (chains, envelope) = room.seal(self.me.party(), &raw, rng)?;
         fits(&envelope)?;
-        change.chains.push((*id, room.chains));
+        change.chains.push((*id, chains));
         let message = Sealed { change, body: armour::body(&envelope), inner, raw, left_out };
         Ok(SealedRoom { message, signals, audience })
     }
@@ -346,16 +352,17 @@ impl State {
         now: Now,
         rng: &mut dyn Rng,
     ) -> Result<(Peer, Vec<u8>), SealError> {
-        let mut peer = self.peers.get(address).cloned().unwrap_or_default();
+        let (stranger, mut started) = (Peer::default(), None);
+        let known = self.peers.get(address).unwrap_or(&stranger);
         let pinned = self.contacts.get(&address.user).map(Contact::aik);
-        let session = match (peer.need(now), answers.bundle(address)) {
-            (Need::Nothing, _) | (Need::BundleIfPossible, None) => peer.active().cloned(),
+        let session = match (known.need(now), answers.bundle(address)) {
+            (Need::Nothing, _) | (Need::BundleIfPossible, None) => known.active(),
             (_, Some(bundle)) => {
                 if Some(bundle.cert().aik()) != pinned {
                     return Err(SealError::Identity(address.user.clone()));
                 }
-                peer.started();
-                Some(self.initiate(bundle, peer.next_born_ms(now), now, rng)?)
+                let session = self.initiate(bundle, known.next_born_ms(now), now, rng)?;
+                Some(&*started.insert(session))
             }
             (Need::Bundle, None) => None,
         };
@@ -365,7 +372,11 @@ impl State {
             return Err(SealError::Identity(address.user.clone()));
         }
         let (session, slot) = session.seal(text, now, rng)?;
-        Ok((peer.with(session, now), slot))
+        let mut peer = known.with(session, now);
+        if started.is_some() {
+            peer.started();
+        }
+        Ok((peer, slot))
     }
 
     fn initiate(&self, bundle: &Bundle, born_ms: u64, now: Now, rng: &mut dyn Rng) -> Result<Session, SealError> {

@@ -9,15 +9,16 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::caead;
-use super::envelope::Group;
+use super::caead::{self, OVERHEAD};
+use super::envelope::{Group, HEADER_LEN};
 use super::error::{Damaged, Error, NoRandom, SealError};
 use super::kdf;
 use super::labels;
 use super::name::{Address, ChainId, DeviceId, Party, RoomId, User};
+use super::padding::{pad_onto, padded};
 use super::rng::{self, Rng};
 use super::secret::Secret;
-use super::sign::{self, SIGNATURE_LEN, SignKey};
+use super::sign::{PublicKey, SIGNATURE_LEN, SignKey};
 use super::skipped::{Lookup, Skipped};
 use super::time::{DAY, Now};
 use super::wire::{Malformed, Put, Reader};
@@ -77,7 +78,7 @@ impl Skdm {
 
 /// `AD_g = H(L"ad-group" ‖ P(sender) ‖ room_id ‖ roster_hash)`: who, where, and under which roster.
 fn associated_data(sender: &Party, room: RoomId, roster_hash: &[u8; 32]) -> [u8; 32] {
-    kdf::hash(&[&labels::AD_GROUP.bytes(), &sender.bytes(), &room.0, roster_hash])
+    kdf::hash(&[labels::AD_GROUP.bytes(), &sender.bytes(), &room.0, roster_hash])
 }
 
 /// The chain this device seals with in a room.
@@ -119,16 +120,24 @@ impl OwnChain {
 
     /// Whether the next message wants a new chain: another epoch, a device that holds this one and
     /// should not, a week, or a thousand messages.
-    pub(crate) fn spent(&self, epoch: u32, audience: &BTreeSet<Address>, now: Now) -> bool {
+    pub(crate) fn spent(&self, epoch: u32, audience: &Arc<BTreeSet<Address>>, now: Now) -> bool {
         self.epoch != epoch
-            || !self.holders.is_subset(audience)
+            || !(Arc::ptr_eq(&self.holders, audience) || self.holders.is_subset(audience))
             || now.since(self.made) >= ROTATE_AFTER
             || self.n >= ROTATE_AT
     }
 
-    /// The devices that were given a link.
-    pub(crate) fn holders(&self) -> &BTreeSet<Address> {
-        &self.holders
+    /// The devices of the audience that were not given a link yet. If there are none, both are one set, and its copies
+    /// are shared: then the next message sees at once that nothing has changed.
+    pub(crate) fn lacking(&mut self, audience: &Arc<BTreeSet<Address>>) -> Vec<Address> {
+        if Arc::ptr_eq(&self.holders, audience) {
+            return Vec::new();
+        }
+        let lacking: Vec<_> = audience.difference(&self.holders).cloned().collect();
+        if lacking.is_empty() && self.holders.len() == audience.len() {
+            self.holders = Arc::clone(audience);
+        }
+        lacking
     }
 
     pub(crate) fn given_to(&mut self, device: &Address) {
@@ -150,24 +159,25 @@ impl OwnChain {
         }
     }
 
-    /// Seals a padded inner message: the next chain and the GROUP envelope.
+    /// Pads and seals an inner message: the next chain and the GROUP envelope.
     pub(crate) fn seal(
         &self,
         me: &Party,
         room: RoomId,
-        padded: &[u8],
+        inner: &[u8],
         rng: &mut dyn Rng,
     ) -> Result<(Self, Vec<u8>), SealError> {
-        let mut next = self.clone();
         let (ck, key) = kdf::chain_step(&self.ck);
-        next.ck = ck;
-        next.n = self.n.checked_add(1).ok_or(SealError::Exhausted)?;
+        let n = self.n.checked_add(1).ok_or(SealError::Exhausted)?;
+        let next = Self { ck, n, ..self.clone() };
         let salt = caead::draw_salt(rng)?;
         let ad = associated_data(me, room, &self.roster_hash);
-        let mut envelope = Group::header(room, me.address.device, self.epoch, self.id, self.n, &salt);
-        let sealed = caead::seal(&key, &salt, &[&ad[..], &envelope].concat(), padded)?;
-        envelope.extend_from_slice(&sealed);
-        let sig = self.sig.sign(LABEL, &[&ad[..], &envelope].concat());
+        let len = padded(inner);
+        let mut envelope = Vec::with_capacity(HEADER_LEN + OVERHEAD + len + SIGNATURE_LEN);
+        Group::write_header(&mut envelope, (room, me.address.device), self.epoch, (self.id, self.n), &salt);
+        let bound = [&ad[..], &envelope].concat();
+        caead::seal_onto(&mut envelope, &key, &salt, &bound, len, |out| pad_onto(out, inner))?;
+        let sig = self.sig.sign(LABEL, &[&ad, &envelope]);
         envelope.extend_from_slice(&sig);
         Ok((next, envelope))
     }
@@ -213,7 +223,7 @@ pub(crate) struct TheirChain {
     start: u32,
     n: u32,
     ck: Secret<32>,
-    sig_pub: [u8; 32],
+    sig_pub: PublicKey,
     skipped: Skipped,
     pub(crate) prev: (ChainId, u32),
     /// How many messages the chain carried, once its successor has said so.
@@ -235,7 +245,7 @@ impl TheirChain {
             start: skdm.n,
             n: skdm.n,
             ck: skdm.ck.clone(),
-            sig_pub: skdm.sig_pub,
+            sig_pub: PublicKey::new(skdm.sig_pub),
             skipped,
             prev: (skdm.prev_chain, skdm.prev_n),
             end: None,
@@ -250,9 +260,8 @@ impl TheirChain {
     /// [`Error::Signature`]; then [`Error::ClosedChain`], [`Error::BeforeChain`], [`Error::Reused`],
     /// [`Error::TooFar`]; then [`Error::Commit`], [`Error::Auth`].
     pub(crate) fn open(&self, group: &Group<'_>, now: Now) -> Result<(Self, Zeroizing<Vec<u8>>), Error> {
-        let signed = [&self.ad[..], group.signed].concat();
         if !cfg!(feature = "break-group-signature") {
-            sign::verify(&self.sig_pub, LABEL, &signed, group.sig)?;
+            self.sig_pub.verify(LABEL, &[&self.ad, group.signed], group.sig)?;
         }
         if self.end.is_some_and(|end| group.n >= end) && !cfg!(feature = "break-closed-chain") {
             return Err(Error::ClosedChain);
@@ -299,7 +308,7 @@ impl TheirChain {
         row.put(&self.id.0);
         write_address(row, &self.owner);
         row.put_u32(self.epoch).put(&self.ad).put_u32(self.start).put_u32(self.n).put(self.ck.expose());
-        row.put(&self.sig_pub);
+        row.put(self.sig_pub.bytes());
         self.skipped.write(row);
         row.put(&self.prev.0.0).put_u32(self.prev.1);
         row.put_bool(self.end.is_some()).put_u32(self.end.unwrap_or(0));
@@ -315,7 +324,7 @@ impl TheirChain {
             start: r.u32()?,
             n: r.u32()?,
             ck: r.secret()?,
-            sig_pub: r.array()?,
+            sig_pub: PublicKey::new(r.array()?),
             skipped: Skipped::read(r)?,
             prev: (ChainId(r.array()?), r.u32()?),
             end: {
@@ -337,6 +346,7 @@ pub const GROUP_OVERHEAD: usize = 74 + caead::OVERHEAD + SIGNATURE_LEN;
 mod tests {
     use super::*;
     use crate::e2e::envelope::Envelope;
+    use crate::e2e::padding::pad;
     use crate::e2e::testing::{Seeded, alice};
 
     const NOW: Now = Now::from_secs(5);
@@ -348,7 +358,7 @@ mod tests {
         let mut own = OwnChain::start((1, [2; 32]), None, NOW, &mut rng).unwrap();
         let theirs = TheirChain::from_link(&own.link(room), a.me.party());
         let mut seal = || {
-            let (next, envelope) = own.seal(a.me.party(), room, b"padded", &mut rng).unwrap();
+            let (next, envelope) = own.seal(a.me.party(), room, b"inner", &mut rng).unwrap();
             own = next;
             envelope
         };
@@ -359,7 +369,7 @@ mod tests {
         };
         assert_eq!(open(&theirs, 2001).unwrap_err(), Error::TooFar);
         let (next, text) = open(&theirs, 2000).unwrap();
-        assert_eq!((text.as_slice(), next.skipped_keys()), (&b"padded"[..], 2000));
+        assert_eq!((text.as_slice(), next.skipped_keys()), (&pad(b"inner")[..], 2000));
         let (next, _) = open(&next, 2001).unwrap();
         assert_eq!(open(&next, 2000).unwrap_err(), Error::Reused);
         let (next, _) = open(&next, 0).unwrap();

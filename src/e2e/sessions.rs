@@ -90,8 +90,8 @@ impl Peer {
     /// With a session put in (or put back after use), in order and within the limits.
     #[must_use]
     pub(crate) fn with(&self, session: Session, now: Now) -> Self {
-        let mut next = self.clone();
-        next.sessions.retain(|known| known.sid() != session.sid());
+        let others = self.sessions.iter().filter(|known| known.sid() != session.sid()).cloned();
+        let mut next = Self { sessions: others.collect(), ..self.without_sessions() };
         next.sessions.push(session);
         // The active one is a matter of birth, so an old session can never become active again, and a
         // stolen old state cannot draw traffic back.
@@ -101,6 +101,11 @@ impl Peer {
         }
         next.sessions.truncate(1 + OTHERS_MAX);
         next.expire(now)
+    }
+
+    fn without_sessions(&self) -> Self {
+        let (resets, failures) = (self.resets.clone(), self.failures.clone());
+        Self { sessions: Vec::new(), restart: self.restart, resets, failures }
     }
 
     /// Without the sessions that have had their time.

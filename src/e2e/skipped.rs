@@ -4,6 +4,7 @@
 //! number, in age, and in chains (Signal, "The Double Ratchet Algorithm" rev. 4, §8.4).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::error::Damaged;
 use super::secret::Secret;
@@ -33,10 +34,11 @@ struct Key {
     key: Secret<32>,
 }
 
-/// The skipped keys of a session, or of a sender chain. The last chain is the current one.
+/// The skipped keys of a session, or of a sender chain. The last chain is the current one. Copies share the keys until
+/// they change any: every message makes a copy, and few change these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Skipped {
-    chains: VecDeque<Chain>,
+    chains: Arc<VecDeque<Chain>>,
 }
 
 /// What is known of a counter.
@@ -53,15 +55,16 @@ pub(crate) enum Lookup {
 impl Skipped {
     /// Starts a chain; keys pushed from now on are its own.
     pub(crate) fn begin(&mut self, id: [u8; 32]) {
-        self.chains.push_back(Chain { id, keys: VecDeque::new() });
-        while self.chains.len() > OLD_CHAINS_MAX + 1 {
-            self.chains.pop_front();
+        let chains = Arc::make_mut(&mut self.chains);
+        chains.push_back(Chain { id, keys: VecDeque::new() });
+        while chains.len() > OLD_CHAINS_MAX + 1 {
+            chains.pop_front();
         }
     }
 
     /// Keeps the key of a counter of the current chain.
     pub(crate) fn push(&mut self, n: u32, key: Secret<32>, now: Now) {
-        if let Some(chain) = self.chains.back_mut() {
+        if let Some(chain) = Arc::make_mut(&mut self.chains).back_mut() {
             chain.keys.push_back(Key { n, at: now.secs(), key });
         }
         while self.len() > KEYS_MAX {
@@ -71,15 +74,21 @@ impl Skipped {
 
     /// Takes a key out of a chain.
     pub(crate) fn take(&mut self, id: &[u8; 32], n: u32) -> Lookup {
-        let Some(chain) = self.chains.iter_mut().find(|chain| chain.id == *id) else { return Lookup::Unknown };
-        let Ok(at) = chain.keys.binary_search_by_key(&n, |key| key.n) else { return Lookup::Gone };
-        chain.keys.remove(at).map_or(Lookup::Gone, |key| Lookup::Kept(key.key))
+        let Some(which) = self.chains.iter().position(|chain| chain.id == *id) else { return Lookup::Unknown };
+        let at = self.chains.get(which).and_then(|chain| chain.keys.binary_search_by_key(&n, |key| key.n).ok());
+        let Some(at) = at else { return Lookup::Gone };
+        let taken = Arc::make_mut(&mut self.chains).get_mut(which).and_then(|chain| chain.keys.remove(at));
+        taken.map_or(Lookup::Gone, |key| Lookup::Kept(key.key))
     }
 
     /// Erases what is older than [`KEEP`].
     pub(crate) fn expire(&mut self, now: Now) {
-        for chain in &mut self.chains {
-            chain.keys.retain(|key| now.since(key.at) <= KEEP);
+        let old = |key: &Key| now.since(key.at) > KEEP;
+        if !self.chains.iter().any(|chain| chain.keys.iter().any(old)) {
+            return;
+        }
+        for chain in Arc::make_mut(&mut self.chains) {
+            chain.keys.retain(|key| !old(key));
         }
     }
 
@@ -89,14 +98,14 @@ impl Skipped {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some(chain) = self.chains.iter_mut().find(|chain| !chain.keys.is_empty()) {
+        if let Some(chain) = Arc::make_mut(&mut self.chains).iter_mut().find(|chain| !chain.keys.is_empty()) {
             chain.keys.pop_front();
         }
     }
 
     pub(crate) fn write(&self, row: &mut Vec<u8>) {
         row.put_count(self.chains.len());
-        for chain in &self.chains {
+        for chain in self.chains.iter() {
             row.put(&chain.id).put_count(chain.keys.len());
             for key in &chain.keys {
                 row.put_u32(key.n).put_u64(key.at).put(key.key.expose());
@@ -114,7 +123,7 @@ impl Skipped {
                 Ok(Chain { id, keys })
             })
             .collect::<Result<_, Malformed>>()?;
-        Ok(Self { chains })
+        Ok(Self { chains: Arc::new(chains) })
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use super::contact::{Contact, ListChange, ListError};
+use super::contact::{Contact, Contacts, ListChange, ListError};
 use super::error::Error;
 use super::identity::Identity;
 use super::inner::{Conversation, direct_id};
@@ -30,7 +30,7 @@ pub struct State {
     /// Its private prekeys.
     pub prekeys: Prekeys,
     /// Accounts, the own one included.
-    pub contacts: BTreeMap<User, Contact>,
+    pub contacts: Contacts,
     /// Sessions, by the other device.
     pub peers: BTreeMap<Address, Peer>,
     /// Envelopes opened, by sending device.
@@ -75,7 +75,7 @@ impl State {
         let mut state = Self {
             me,
             prekeys,
-            contacts: BTreeMap::new(),
+            contacts: Contacts::default(),
             peers: BTreeMap::new(),
             marks: BTreeMap::new(),
             rooms: BTreeMap::new(),
@@ -91,7 +91,10 @@ impl State {
         if let Some(prekeys) = change.prekeys {
             self.prekeys = prekeys;
         }
-        self.contacts.extend(change.contacts.into_iter().map(|contact| (contact.user().clone(), contact)));
+        // Who asks for the map to change it makes forgotten what was computed from it.
+        if !change.contacts.is_empty() {
+            self.contacts.extend(change.contacts.into_iter().map(|contact| (contact.user().clone(), contact)));
+        }
         for (address, peer) in change.peers {
             match peer {
                 Some(peer) => drop(self.peers.insert(address, peer)),
@@ -110,7 +113,12 @@ impl State {
                 room.chains = chains;
             }
         }
-        self.threads.extend(change.threads);
+        for (key, thread) in change.threads {
+            let place = self.threads.entry(key).or_default();
+            // The one before is gone by then, so that this one shares with nobody.
+            *place = thread;
+            place.settle();
+        }
         self.outgoing.extend(change.outgoing);
     }
 

