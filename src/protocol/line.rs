@@ -46,7 +46,7 @@ impl LineSplitter {
     pub fn fill(&mut self, bytes: &[u8]) {
         let mut bytes = bytes;
         if self.dropping && self.is_empty() {
-            match bytes.iter().position(|&b| b == b'\n') {
+            match memchr::memchr(b'\n', bytes) {
                 None => return,
                 Some(end) => {
                     self.dropping = false;
@@ -115,7 +115,7 @@ impl LineSplitter {
 
     fn find_end(&mut self) -> Option<usize> {
         let fresh = self.buffer.get(self.searched..).unwrap_or_default();
-        let found = fresh.iter().position(|&b| b == b'\n').map(|at| self.searched + at);
+        let found = memchr::memchr(b'\n', fresh).map(|at| self.searched + at);
         self.searched = found.unwrap_or(self.buffer.len());
         found
     }
@@ -129,7 +129,7 @@ impl LineSplitter {
 
 fn check(line: &[u8]) -> Result<&str, LineFault> {
     let text = std::str::from_utf8(line).map_err(|_| LineFault::NotUtf8)?;
-    match text.bytes().find(|b| matches!(b, 0 | b'\r')) {
+    match memchr::memchr2(0, b'\r', line).and_then(|at| line.get(at)) {
         Some(0) => Err(LineFault::Nul),
         Some(_) => Err(LineFault::BareCr),
         None => Ok(text),
