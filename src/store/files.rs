@@ -63,6 +63,13 @@ pub(super) struct Fate {
     taken: Result<Taken, Refused>,
 }
 
+impl Fate {
+    /// The file whose last chunk this is.
+    fn ends(&self) -> Option<FileId> {
+        self.taken.is_ok_and(|taken| taken.last).then_some(self.file)
+    }
+}
+
 /// Chunks on stable storage, for the writer to record and to answer.
 pub(super) struct ChunkBatch {
     pub(super) fates: Vec<Fate>,

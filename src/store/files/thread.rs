@@ -1,6 +1,6 @@
 //! The thread that writes chunks and deletes what is in the trash.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
@@ -119,6 +119,10 @@ impl FileWriter {
             }
         }
         self.uploads.settle();
+        // As they are answered, and so told to others: the numbers of the messages that they become rise with it.
+        let ends: HashMap<FileId, usize> =
+            fates.iter().enumerate().filter_map(|(at, fate)| Some((fate.ends()?, at))).collect();
+        progress.sort_by_key(|progress| ends.get(&progress.file));
         let (send, reply) = channel();
         let files = progress.iter().map(|progress| progress.file).collect();
         self.under_way = Some(UnderWay { files, reply });

@@ -265,6 +265,28 @@ fn a_batch_is_one_sync_for_each_file_and_one_commit() {
 }
 
 #[test]
+fn files_that_end_in_one_batch_are_told_in_the_order_of_their_numbers() {
+    const FILES: usize = 8;
+    let (mut running, faults) = Running::start_faulty();
+    let [alice, _] = ["alice", "bob"].map(|name| running.person(name));
+    let contents: Vec<Vec<u8>> = (0..=FILES).map(|n| content(n as u64, 20_000)).collect();
+    let files: Vec<FileId> =
+        contents.iter().map(|bytes| running.begin(&alice, "bob", "x", bytes).unwrap().file).collect();
+    // The first holds up the others, so that they are one batch.
+    faults.hold(true);
+    running.submit(chunk(&alice, files[0], 0, &contents[0]));
+    faults.wait_for(1);
+    for (file, bytes) in files.iter().zip(&contents).skip(1).rev() {
+        running.submit(chunk(&alice, *file, 0, bytes));
+    }
+    faults.hold(false);
+    let answers = running.answers(FILES + 1);
+    let numbers: Vec<MessageId> =
+        answers.into_iter().map(|(_, done)| written(op(done).unwrap()).done.unwrap().id).collect();
+    assert_eq!(numbers, (1..=FILES as u64 + 1).map(MessageId).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_transfer_delays_no_message_and_no_page() {
     let (mut running, faults) = Running::start_faulty();
     let [alice, bob] = ["alice", "bob"].map(|name| running.person(name));
