@@ -149,7 +149,11 @@ impl Sqlite {
         if let Some(file) = self.find(known, params, |row| row.get(0))? {
             let record = self.file_record(file)?.ok_or(Fault::Ours("a file is not where its index says"))?;
             let done = match record.state {
-                State::Partial => None,
+                State::Partial => {
+                    // Who asks where to go on means to: it is not given up just then.
+                    self.execute("UPDATE file SET time = ?2 WHERE id = ?1", (file, now))?;
+                    None
+                }
                 State::Done | State::Gone => Some(self.finished(&record, false)?),
             };
             return Ok(Outcome::Upload(Box::new(Upload { file, offset: record.stored, done })));
@@ -418,7 +422,7 @@ impl Sqlite {
         Ok(!self.has_uploads_to(room)?)
     }
 
-    /// Takes uploads away that have not grown since `before`.
+    /// Takes uploads away that have neither grown nor been announced since `before`.
     pub(super) fn sweep_uploads(&self, budget: &mut Budget, before: Timestamp) -> Outcomes<()> {
         let sql = "SELECT id FROM file WHERE state = 0 AND time < ?1 LIMIT ?2";
         self.void_all(budget, self.list(sql, (before, budget.rows()), |row| row.get(0))?)
