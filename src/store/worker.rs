@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
+use super::complaint::Complaint;
 use super::files::{ChunkBatch, ChunkJob, Data, FileJob, FileWriter, Recorded, Results, Uploads};
 use super::queue::{Gate, Lane, Outbox, Queue, Taken, locked};
 use super::readers::{read, read_parts};
@@ -38,8 +39,6 @@ const LOG_PAGES_MAX: i64 = 4 * LOG_PAGES;
 pub(super) const BUNDLE_BYTES: usize = 2048;
 /// How often an idle writer looks for what operator commands changed.
 const IDLE: Duration = Duration::from_secs(1);
-/// A disk that fails is logged at most this often.
-pub(super) const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
 /// Called from the threads when answers wait.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -186,7 +185,8 @@ impl Store {
         let seen = sqlite.last_announcement().map_err(failed)?;
         let FileAccess { data, sealer, records: [for_writing, for_reading] } = files;
         let disk = Arc::clone(&data);
-        let writer = Writer { sqlite, shared: Arc::clone(&shared), disk, seen, seen_version, complained: None };
+        let writer =
+            Writer { sqlite, shared: Arc::clone(&shared), disk, seen, seen_version, complaint: Complaint::default() };
         let uploads = Uploads::new(Arc::clone(&data), Arc::clone(&sealer));
         let files = FileWriter::new(for_writing, uploads, Arc::clone(&data), Arc::clone(&shared));
         let io = |error| StoreError::io(std::path::Path::new("thread"), error);
@@ -366,8 +366,8 @@ struct Writer {
     seen: i64,
     /// `PRAGMA data_version` when announcements were looked for last.
     seen_version: i64,
-    /// When a failing disk was logged last; `None` while it works.
-    complained: Option<Instant>,
+    /// About a failing disk.
+    complaint: Complaint,
 }
 
 /// What a transaction answers.
@@ -587,18 +587,17 @@ impl Writer {
     }
 
     fn complain(&mut self, ops: usize, lost: &BatchLost) {
-        if self.complained.is_none_or(|since| since.elapsed() >= COMPLAINT_EVERY) {
+        if self.complaint.is_due(Instant::now()) {
             let advice = match lost {
                 BatchLost::Engine(error) => advice(error),
                 BatchLost::Unguarded => "please report this as a defect",
             };
             log::error!("the store failed, {ops} writes were refused: {lost}; {advice}");
-            self.complained = Some(Instant::now());
         }
     }
 
     fn recovered(&mut self) {
-        if self.complained.take().is_some() {
+        if self.complaint.settle() {
             log::warn!("the store works again");
         }
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use super::super::complaint::Complaint;
 use super::super::queue::Taken as Jobs;
 use super::super::sqlite::{Progress, Sqlite};
-use super::super::worker::{COMPLAINT_EVERY, Job, Shared};
+use super::super::worker::{Job, Shared};
 use super::data::Data;
 use super::uploads::{Chunk, Uploads};
 use super::{ChunkBatch, ChunkJob, Fate, FileJob, Recorded};
@@ -37,8 +38,8 @@ pub(in crate::store) struct FileWriter {
     under_way: Option<UnderWay>,
     /// Of the chunks that were not handed to the writer yet.
     fates: Vec<Fate>,
-    /// When a full disk was logged last; `None` while it has room.
-    complained: Option<Instant>,
+    /// About a disk that is nearly full.
+    complaint: Complaint,
 }
 
 impl FileWriter {
@@ -48,7 +49,15 @@ impl FileWriter {
         data: Arc<dyn Data>,
         shared: Arc<Shared>,
     ) -> FileWriter {
-        FileWriter { records, uploads, data, shared, under_way: None, fates: Vec::new(), complained: None }
+        FileWriter {
+            records,
+            uploads,
+            data,
+            shared,
+            under_way: None,
+            fates: Vec::new(),
+            complaint: Complaint::default(),
+        }
     }
 
     pub(in crate::store) fn run(mut self) {
@@ -84,10 +93,9 @@ impl FileWriter {
 
     fn look_at_disk(&mut self) {
         if self.uploads.look_at_disk() {
-            self.complained = None;
-        } else if self.complained.is_none_or(|since| since.elapsed() >= COMPLAINT_EVERY) {
+            self.complaint.settle();
+        } else if self.complaint.is_due(Instant::now()) {
             log::warn!("the disk is nearly full: uploads are refused, so that messages go on; free some space");
-            self.complained = Some(Instant::now());
         }
     }
 

@@ -11,12 +11,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::Digest as _;
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 
+use super::super::complaint::Complaint;
 use super::super::seal::{Column, SEAL_OVERHEAD, SealError, SealKey, Sealer};
 use super::super::sqlite::{Progress, Step, UploadRow};
 use super::data::{Data, Writing, is_full};
@@ -103,6 +105,9 @@ pub(in crate::store) struct Uploads {
     lost: Vec<Progress>,
     /// The disk is nearly full.
     low: bool,
+    /// About a disk without room, and about one that fails.
+    full: Complaint,
+    broken: Complaint,
     clock: u64,
     /// Plain bytes of the chunk at hand, behind the tail of its upload.
     plain: Vec<u8>,
@@ -118,6 +123,8 @@ impl Uploads {
             failed: HashMap::new(),
             lost: Vec::new(),
             low: false,
+            full: Complaint::default(),
+            broken: Complaint::default(),
             clock: 0,
             plain: Vec::new(),
             sealed: Vec::new(),
@@ -254,10 +261,14 @@ impl Uploads {
     fn failing(&mut self, file: FileId, error: &io::Error) -> Refused {
         let cut = self.open.get_mut(&file).is_none_or(|upload| upload.cut().is_ok());
         if is_full(error) && cut {
-            log::warn!("an upload waits: {error}; free some space, or move the data directory to a larger disk");
+            if self.full.is_due(Instant::now()) {
+                log::warn!("an upload waits: {error}; free some space, or move the data directory to a larger disk");
+            }
             return Refused::DiskLow;
         }
-        log::error!("the data of file {file} was not written: {error}; look into the kernel log");
+        if self.broken.is_due(Instant::now()) {
+            log::error!("the data of file {file} was not written: {error}; look into the kernel log");
+        }
         self.forget(file, Refused::Internal);
         Refused::Internal
     }
@@ -294,7 +305,9 @@ impl Uploads {
             self.open.remove(&file);
         }
         for (file, error) in failed {
-            log::error!("the data of file {file} is not on stable storage: {error}; look into the kernel log");
+            if self.broken.is_due(Instant::now()) {
+                log::error!("the data of file {file} is not on stable storage: {error}; look into the kernel log");
+            }
             self.forget(file, Refused::Internal);
         }
         progress
