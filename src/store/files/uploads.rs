@@ -77,6 +77,9 @@ struct Open {
     key: SealKey,
     /// `None` until the first block is written.
     data: Option<Box<dyn Writing>>,
+    /// Bytes that it had when it was opened. They may be more than the row says, and the row may come to say more after
+    /// a crash, so they stay until they are written over.
+    found: u64,
     /// As far as the row is, or will be once what was handed to the writer is committed.
     recorded: u64,
     taken: u64,
@@ -215,12 +218,12 @@ impl Uploads {
         let Some((hash, tail)) = self.open_rest(file, &row) else {
             return Err(gone(self, "the state does not open"));
         };
-        let data = match whole_blocks(row.stored) {
+        let (data, found) = match whole_blocks(row.stored) {
             // Made when there is something to write.
-            0 => None,
+            0 => (None, 0),
             len => match self.data.open(file, len) {
                 Ok(None) => return Err(gone(self, "the data is not there any more")),
-                Ok(data) => data,
+                Ok(Some((data, found))) => (Some(data), found),
                 Err(error) => return Err(self.failing(file, &error)),
             },
         };
@@ -231,6 +234,7 @@ impl Uploads {
             sha256: row.sha256,
             key: block_key(&self.sealer, file),
             data,
+            found,
             recorded: row.stored,
             taken: row.stored,
             tail,
@@ -381,18 +385,22 @@ impl Open {
             return Ok(());
         }
         if self.data.is_none() {
-            self.data = data.open(file, 0)?;
-            self.unnamed = true;
+            let (data, found) = data.open(file, 0)?.ok_or(io::ErrorKind::NotFound)?;
+            (self.data, self.found, self.unnamed) = (Some(data), found, true);
         }
         let Some(data) = &mut self.data else { return Err(io::ErrorKind::NotFound.into()) };
         self.written = true;
-        data.write(whole_blocks(self.taken), sealed)
+        let from = whole_blocks(self.taken);
+        data.write(from, sealed)?;
+        let end = from + sealed.len() as u64;
+        // What an older database had under this number may be longer.
+        if last && self.found > end { data.cut(end) } else { Ok(()) }
     }
 
-    /// Cuts off what was not taken.
+    /// Cuts off what was not taken, so that it takes no room.
     fn cut(&mut self) -> io::Result<()> {
         match &mut self.data {
-            Some(data) => data.cut(whole_blocks(self.taken)),
+            Some(data) => data.cut(whole_blocks(self.taken).max(self.found)),
             None => Ok(()),
         }
     }

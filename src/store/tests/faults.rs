@@ -60,9 +60,9 @@ fn fails(when: &AtomicBool) -> io::Result<()> {
 }
 
 impl Data for Faulty {
-    fn open(&self, file: FileId, len: u64) -> io::Result<Option<Box<dyn Writing>>> {
+    fn open(&self, file: FileId, len: u64) -> io::Result<Option<(Box<dyn Writing>, u64)>> {
         let wrap = |data| Box::new(FaultyWriting(data, Arc::clone(&self.1))) as Box<dyn Writing>;
-        Ok(self.0.open(file, len)?.map(wrap))
+        Ok(self.0.open(file, len)?.map(|(data, found)| (wrap(data), found)))
     }
 
     fn sync_names(&self) -> io::Result<()> {

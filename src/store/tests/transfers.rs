@@ -34,7 +34,13 @@ impl Running {
     }
 
     /// Submits everything from `from` on, then waits.
-    fn pour(&mut self, who: &Person, file: FileId, bytes: &[u8], from: usize) -> Vec<Result<ChunkWritten, Refused>> {
+    pub(super) fn pour(
+        &mut self,
+        who: &Person,
+        file: FileId,
+        bytes: &[u8],
+        from: usize,
+    ) -> Vec<Result<ChunkWritten, Refused>> {
         let pieces = bytes[from..].chunks(CHUNK_MAX);
         let count = pieces.len();
         let tickets: Vec<_> = (from..)
@@ -47,7 +53,7 @@ impl Running {
         answers.into_iter().map(|(_, done)| op(done).map(written)).collect()
     }
 
-    fn send_file(&mut self, who: &Person, to: &str, name: &str, bytes: &[u8]) -> Finished {
+    pub(super) fn send_file(&mut self, who: &Person, to: &str, name: &str, bytes: &[u8]) -> Finished {
         let upload = self.begin(who, to, name, bytes).unwrap();
         let answers = self.pour(who, upload.file, bytes, usize::try_from(upload.offset).unwrap());
         answers.into_iter().next_back().unwrap().unwrap().done.unwrap()
@@ -71,12 +77,12 @@ impl Running {
         }
     }
 
-    fn data(&self, file: FileId) -> std::path::PathBuf {
+    pub(super) fn data(&self, file: FileId) -> std::path::PathBuf {
         self.dir.path().join("files").join(file.to_string())
     }
 
     /// Ends the store, however it stands, and starts another on the directory.
-    fn restart(mut self) -> Running {
+    pub(super) fn restart(mut self) -> Running {
         drop(self.store.take());
         Running::start_in(self.dir)
     }
@@ -189,7 +195,7 @@ fn an_upload_survives_a_restart_wherever_it_was() {
 }
 
 #[test]
-fn what_was_written_and_never_acknowledged_is_cut_off() {
+fn what_was_written_and_never_acknowledged_is_written_over() {
     let mut running = Running::start();
     let [alice, bob] = ["alice", "bob"].map(|name| running.person(name));
     let bytes = content(3, 200_000);
