@@ -28,7 +28,7 @@ use std::sync::mpsc::Sender;
 
 pub(super) use data::{Data, Directory, Memory};
 #[cfg(test)]
-pub(super) use data::Writing;
+pub(super) use data::{Numbers, Writing};
 pub(super) use parts::read as read_part;
 pub(super) use thread::FileWriter;
 pub(super) use uploads::{Chunk, Taken, Uploads};

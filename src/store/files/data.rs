@@ -32,9 +32,14 @@ pub(in crate::store) trait Data: Send + Sync {
     fn read(&self, file: FileId, offset: u64, into: &mut [u8]) -> io::Result<bool>;
     /// Removes data, where there is some.
     fn remove(&self, file: FileId) -> io::Result<()>;
+    /// The numbers of all data that is there.
+    fn numbers(&self) -> io::Result<Numbers>;
     /// Bytes that uploads may still take.
     fn spare(&self) -> io::Result<u64>;
 }
+
+/// Numbers, as they are found.
+pub(in crate::store) type Numbers = Box<dyn Iterator<Item = io::Result<FileId>>>;
 
 /// The data of one upload.
 pub(in crate::store) trait Writing: Send {
@@ -102,6 +107,20 @@ impl Data for Directory {
         }
     }
 
+    fn numbers(&self) -> io::Result<Numbers> {
+        let number = |entry: io::Result<fs::DirEntry>| {
+            let found = entry.and_then(|entry| {
+                let name = entry.file_name();
+                let number = name.to_str().and_then(|name| name.parse().ok()).map(FileId);
+                // Only what could have been made here: no 007, no directory, no link.
+                let own = number.filter(|number| *name == *number.to_string());
+                Ok(if own.is_some() && entry.file_type()?.is_file() { own } else { None })
+            });
+            found.transpose()
+        };
+        Ok(Box::new(fs::read_dir(&self.0)?.filter_map(number)))
+    }
+
     fn spare(&self) -> io::Result<u64> {
         let disk = rustix::fs::statvfs(&self.0)?;
         let reserve = (disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_PART).clamp(RESERVE_MIN, RESERVE_MAX);
@@ -164,6 +183,11 @@ impl Data for Memory {
     fn remove(&self, file: FileId) -> io::Result<()> {
         locked(&self.0).remove(&file);
         Ok(())
+    }
+
+    fn numbers(&self) -> io::Result<Numbers> {
+        let numbers: Vec<FileId> = locked(&self.0).keys().copied().collect();
+        Ok(Box::new(numbers.into_iter().map(Ok)))
     }
 
     fn spare(&self) -> io::Result<u64> {

@@ -1,6 +1,7 @@
-//! The thread that writes chunks and deletes what is in the trash.
+//! The thread that writes chunks, and deletes what is in the trash and what belongs to no file.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
@@ -63,6 +64,7 @@ impl FileWriter {
     pub(in crate::store) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         self.empty_trash();
+        self.delete_unknown();
         loop {
             match shared.chunks.take(BATCH_CHUNKS, BATCH_BYTES, Duration::MAX) {
                 Jobs::Jobs(jobs, _) => self.batch(jobs),
@@ -188,6 +190,44 @@ impl FileWriter {
                 Ok(()) if removed.is_empty() => {}
                 Ok(()) => self.shared.writes.push(Job::Emptied(removed), 0),
                 Err(error) => return log::error!("deleting data of files: {error}; it is tried again"),
+            }
+        }
+    }
+
+    /// Deletes data that belongs to no file, as it lies there where an older copy of the database was put beside
+    /// newer data. Only at the start: data is made by this thread, and never before its row is committed, so
+    /// nothing that lies there now is on its way to a row.
+    fn delete_unknown(&self) {
+        match self.look_for_unknown() {
+            Ok((0, _)) => {}
+            Ok((count, true)) => {
+                log::warn!(
+                    "deleted the data of {count} files that are not in this database: it is older than they are"
+                );
+            }
+            Ok((count, false)) => log::warn!(
+                "there is data of {count} files, and this database never had one: it is left alone; put their database back, or delete it"
+            ),
+            Err(error) => log::error!("deleting data that belongs to no file: {error}; it is tried at the next start"),
+        }
+    }
+
+    /// How much of the data belongs to no file, and whether that was deleted.
+    fn look_for_unknown(&self) -> io::Result<(usize, bool)> {
+        let failed = |_| io::Error::other("the database failed");
+        // A database without a past is not the one of the data: whoever put it there may notice in time.
+        let doomed = self.shared.gate.read(|| self.records.has_had_files()).map_err(failed)?;
+        let (mut count, mut numbers) = (0, self.data.numbers()?);
+        loop {
+            let page = numbers.by_ref().take(TRASH_PAGE).collect::<io::Result<Vec<FileId>>>()?;
+            if page.is_empty() {
+                return Ok((count, doomed));
+            }
+            for file in self.shared.gate.read(|| self.records.unknown_files(&page)).map_err(failed)? {
+                if doomed {
+                    self.data.remove(file)?;
+                }
+                count += 1;
             }
         }
     }

@@ -466,6 +466,25 @@ impl Sqlite {
             .map_err(|error| self.internal(&error.into()))
     }
 
+    /// Those of some numbers whose data no file has, and that are not in the trash: there is no row, or it has given its
+    /// data up.
+    pub(in crate::store) fn unknown_files(&self, files: &[FileId]) -> Result<Vec<FileId>, Refused> {
+        let sql = "SELECT 1 FROM file WHERE id = ?1 AND state < 2 UNION ALL SELECT 1 FROM trash WHERE file = ?1";
+        let known = |file| self.find(sql, [file], |_| Ok(()));
+        let unknown = |&file: &FileId| match known(file) {
+            Ok(found) => found.is_none().then_some(Ok(file)),
+            Err(error) => Some(Err(self.internal(&error.into()))),
+        };
+        files.iter().filter_map(unknown).collect()
+    }
+
+    /// Whether a file was ever announced here.
+    pub(in crate::store) fn has_had_files(&self) -> Result<bool, Refused> {
+        let sql = "SELECT 1 FROM sqlite_sequence WHERE name = 'file'";
+        let found = self.find(sql, [], |_| Ok(())).map_err(|error| self.internal(&error.into()))?;
+        Ok(found.is_some())
+    }
+
     /// Forgets files whose data was deleted.
     pub(in crate::store) fn empty_trash(&self, files: &[FileId]) -> Result<Result<(), Refused>, super::BatchLost> {
         self.guarded(|| {

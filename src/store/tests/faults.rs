@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::super::files::{Data, Directory, Writing};
+use super::super::files::{Data, Directory, Numbers, Writing};
 use super::threads::PATIENCE;
 use crate::protocol::FileId;
 
@@ -79,6 +79,10 @@ impl Data for Faulty {
     fn remove(&self, file: FileId) -> io::Result<()> {
         fails(&self.1.remove_fails)?;
         self.0.remove(file)
+    }
+
+    fn numbers(&self) -> io::Result<Numbers> {
+        self.0.numbers()
     }
 
     fn spare(&self) -> io::Result<u64> {
