@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ten minutes, or so many as are named, of everything at once against the real daemon: chat, joins, fetches,
+# Ten minutes, or so many as are named, of everything at once against the real daemon: chat, joins, fetches, files,
 # reconnects, slow readers and enemies, under kill -9, a disk that is full or fails, a clock that jumps and storms
 # of SIGHUP. Prints what was done and what the daemon held after each minute, and fails where anything that was
 # acknowledged is not there, in order, once. tests/endurance.rs is the whole of it, and its short form.

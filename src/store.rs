@@ -28,6 +28,7 @@
 //!
 //! The store and the programs are the only ones here that touch files and start threads.
 
+mod complaint;
 mod database;
 mod engine;
 mod error;

@@ -1,8 +1,8 @@
-//! Everything at once, for as long as one likes: chat in rooms and between two, comings and goings, pages,
+//! Everything at once, for as long as one likes: chat in rooms and between two, comings and goings, pages, files,
 //! reconnects, slow readers, enemies; and meanwhile kill -9, a disk that is full or fails, a clock that jumps,
-//! storms of SIGHUP. At the end every message that was acknowledged or shown to anybody is there, in order, once,
-//! for everybody alike; and a daemon that lived through it holds no more descriptors and memory than after its first
-//! minute.
+//! storms of SIGHUP. At the end every message and every file that was acknowledged or shown to anybody is there, in
+//! order, once, for everybody alike; what was dropped or refused has left nothing behind; and a daemon that lived
+//! through it holds no more descriptors and memory than after its first minute.
 //!
 //! The short form is a test like the others. `ENDURANCE_MINUTES=…` makes it last so long
 //! (`scripts/endurance.sh`): half of the time the daemon is killed every few seconds, half of it one daemon
@@ -18,11 +18,21 @@
 
 #[path = "endurance/cast.rs"]
 mod cast;
+#[path = "endurance/files.rs"]
+mod files;
+#[path = "endurance/inventory.rs"]
+mod inventory;
 #[path = "endurance/ledger.rs"]
 mod ledger;
+#[path = "endurance/readers.rs"]
+mod readers;
+#[path = "endurance/shelf.rs"]
+mod shelf;
 #[path = "endurance/stage.rs"]
 mod stage;
 mod support;
+#[path = "endurance/vandal.rs"]
+mod vandal;
 #[path = "endurance/weather.rs"]
 mod weather;
 
@@ -45,6 +55,8 @@ const LIVES: usize = Weather::ALL.len();
 const ACTS: usize = 3;
 /// In the long form the daemon is killed at the earliest after so long.
 const LIFE: Duration = Duration::from_secs(3);
+/// Uploads whose data the daemon keeps open.
+const OPEN_UPLOADS: usize = 24;
 /// What the daemon may hold more after the last act than after the first: the allocator's slack. A kilobyte for each of the
 /// thousands of connections and messages of ten minutes would be more.
 const GAIN_KIB: u64 = 8 * 1024;
@@ -117,12 +129,22 @@ fn register(daemon: &Daemon) {
     }
 }
 
-/// Descriptors and resident memory in KiB of a daemon to which nobody is connected.
+/// Descriptors and resident memory in KiB of a daemon to which nobody is connected. The data of uploads that it keeps
+/// open does not count: that has a bound of its own.
 fn measure(daemon: &Daemon, least: usize) -> (usize, u64) {
     let path = format!("/proc/{}/fd", daemon.pid().as_raw_nonzero());
-    let count = || std::fs::read_dir(&path).unwrap().count();
-    wait_until("all connections are closed", || count() <= least);
-    (count(), daemon.memory_kib("VmRSS"))
+    let look = || {
+        let all = std::fs::read_dir(&path).unwrap().filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+        let all: Vec<String> = all.map(|link| link.to_string_lossy().into_owned()).collect();
+        let (data, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|link| link.contains("/data/files/"));
+        assert!(data.len() <= OPEN_UPLOADS, "{} uploads are open", data.len());
+        (rest.len(), data.iter().any(|link| link.ends_with(" (deleted)")))
+    };
+    wait_until("all connections are closed, and what was deleted", || {
+        let (count, deleted) = look();
+        count <= least && !deleted
+    });
+    (look().0, daemon.memory_kib("VmRSS"))
 }
 
 /// Fills what the store may keep in memory: writes a lot, and reads it.
@@ -164,16 +186,18 @@ fn everything_at_once() {
 
     // One daemon after the other.
     let begun = Instant::now();
-    let mut daemon = Weather::Fair.start(&home);
+    let mut daemon = Weather::Fair.start(&home, &stage);
     register(&daemon);
+    // Who may see what all files take.
+    assert!(home.run(&["user", "admin", LISTENER]).status.success());
     daemon.kill();
     let mut players = None;
     let mut lives = 0;
     while half.map_or(lives < LIVES, |half| begun.elapsed() < half) {
         let weather = Weather::ALL[lives % Weather::ALL.len()];
         let born = Instant::now();
-        daemon = weather.start(&home);
-        stage.open(daemon.address());
+        daemon = weather.start(&home, &stage);
+        stage.open(daemon.address(), weather.is_failing());
         let players = players.get_or_insert_with(|| Players::begin(&stage, &listened));
         work(&stage, 20);
         weather.befall(&stage, &home, &mut daemon, CONFIG);
@@ -186,16 +210,16 @@ fn everything_at_once() {
         daemon.kill();
         lives += 1;
     }
-    daemon = Weather::Fair.start(&home);
+    daemon = Weather::Fair.start(&home, &stage);
     let idle = measure(&daemon, 64).0;
-    stage.open(daemon.address());
+    stage.open(daemon.address(), false);
     if let Some(players) = players {
         players.end();
     }
     eprintln!("{lives} lives: {}", stage.done());
 
     // One that lives.
-    stage.open(daemon.address());
+    stage.open(daemon.address(), false);
     let gain = if minutes.is_some() { GAIN_KIB } else { GAIN_COLD_KIB };
     if minutes.is_some() {
         warm(&stage);
@@ -203,7 +227,7 @@ fn everything_at_once() {
     let begun = Instant::now();
     let mut figures: Vec<(usize, u64)> = Vec::new();
     while half.map_or(figures.len() < ACTS, |half| begun.elapsed() < half) {
-        stage.open(daemon.address());
+        stage.open(daemon.address(), false);
         let act = Instant::now();
         let mut players = Players::begin(&stage, &listened);
         for weather in Weather::PASSING {
@@ -221,10 +245,11 @@ fn everything_at_once() {
         eprintln!("act {}: {descriptors} descriptors, {memory} KiB resident; {}", figures.len(), stage.done());
     }
 
-    stage.open(daemon.address());
+    stage.open(daemon.address(), false);
     let logs = read_all(&stage);
+    stage.ledger.lock().unwrap().judge(&logs);
+    eprintln!("{}", inventory::take(&stage, &home));
     let ledger = stage.ledger.lock().unwrap();
-    ledger.judge(&logs);
     let (acknowledged, failed, shown) = ledger.counts();
     eprintln!("{acknowledged} acknowledged and {shown} shown: all there, in order, once");
     eprintln!("{failed} refused by the disk, of which {} are there", ledger.came_back(&logs));

@@ -8,7 +8,7 @@ use base64ct::{Base64, Encoding as _};
 use downstream::commands::CHUNKS_MAX;
 use downstream::ops::Sha256;
 use downstream::protocol::file::{CHUNK_MAX, GET_MAX};
-use support::{Client, Daemon, Home, Link as _};
+use support::{Client, Daemon, Home, Link as _, noise};
 
 /// What the daemon may gain over transfers beside the chunks that it may hold: copies of them on the way, what is
 /// read at a time, the database's cache, and room for the allocator.
@@ -20,17 +20,6 @@ fn register(daemon: &Daemon, name: &str) -> Client {
     let mut client = Client::connect(daemon.address());
     client.ask(&format!("/register {name} password-{name}"), &format!("OK register user={name}"));
     client
-}
-
-/// Bytes that look random and are the same in every run (splitmix64).
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (mixed ^ (mixed >> 27)).to_le_bytes()
-    };
-    std::iter::repeat_with(&mut next).flatten().take(length).collect()
 }
 
 /// Announces a file to bob; its number.
@@ -190,4 +179,26 @@ fn readers_that_take_nothing_hold_one_piece_each_and_miss_nothing() {
         assert!(piece(reader, &file) == bytes, "piece {n}");
     }
     talk(&mut talker, 1);
+}
+
+#[test]
+fn a_disk_without_room_is_not_logged_with_each_chunk() {
+    const CHUNKS: usize = 100;
+    let home = Home::new("");
+    // As under a quota: the disk itself has room.
+    let daemon = home.start_under("trap '' XFSZ; ulimit -S -f 1024");
+    let mut alice = register(&daemon, "alice");
+    drop(register(&daemon, "bob"));
+    let bytes = noise(9, 2 << 20);
+    let file = announce(&mut alice, &bytes);
+    alice.send(chunks(&file, &bytes[..1 << 19], CHUNK_MAX).as_bytes());
+    (1..=8).for_each(|n| drop(alice.expect(&format!("OK chunk file={file} offset={}", n * CHUNK_MAX))));
+    let rlimit = rustix::process::Rlimit { current: Some(1 << 19), maximum: None };
+    rustix::process::prlimit(Some(daemon.pid()), rustix::process::Resource::Fsize, rlimit).unwrap();
+    let data = Base64::encode_string(&bytes[1 << 19..][..CHUNK_MAX]);
+    for _ in 0..CHUNKS {
+        alice.ask(&format!("/chunk {file} {} {data}", 1 << 19), "ERR chunk busy retry-after=60 :<TEXT>");
+    }
+    let said = daemon.log().matches("an upload waits").count();
+    assert!((1..CHUNKS / 4).contains(&said), "said {said} times of {CHUNKS}");
 }

@@ -335,8 +335,8 @@ pub(super) static KEYS: &[Key] = &[
         "files.partial_hours",
         (24, 1, 8_760, Zero::Off),
         |c| &mut c.partial_hours,
-        "Hours after which an upload that does not grow any more is given up and its bytes are deleted. A day is enough \
-         to come back to one that was interrupted.",
+        "Hours after which an upload that neither grows nor is announced again is given up and its bytes are deleted. A day \
+         is enough to come back to one that was interrupted.",
     ),
     number(
         "files.days",

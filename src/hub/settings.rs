@@ -56,7 +56,7 @@ pub struct Settings {
     pub max_file: u64,
     /// Bytes that the files of an account, and of all, may take.
     pub file_limits: FileLimits,
-    /// Hours after which an upload that does not grow is given up.
+    /// Hours after which an upload that neither grows nor is announced again is given up.
     pub partial_hours: Option<u32>,
     /// Age in days at which the bytes of files are deleted.
     pub file_days: Option<u32>,

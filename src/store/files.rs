@@ -9,7 +9,8 @@
 //!
 //! The row of an upload is the truth. A batch is on stable storage before its rows are handed to the writer, and
 //! answered after their commit; meanwhile the next is written. What is found behind the bytes of a row was never
-//! acknowledged and is cut off; where less is found, the upload is void.
+//! acknowledged and is written over; where less is found, the upload is void. It is not cut off at once: a commit that
+//! failed may have reached the disk all the same, and its record come back after a crash.
 //!
 //! Data without a row is in the table `trash`, and deleted by the same thread, so nothing is deleted that is
 //! being written.
@@ -25,9 +26,9 @@ mod uploads;
 use std::collections::HashMap;
 use std::sync::mpsc::Sender;
 
-#[cfg(test)]
-pub(super) use data::Writing;
 pub(super) use data::{Data, Directory, Memory};
+#[cfg(test)]
+pub(super) use data::{Numbers, Writing};
 pub(super) use parts::read as read_part;
 pub(super) use thread::FileWriter;
 pub(super) use uploads::{Chunk, Taken, Uploads};
@@ -61,6 +62,13 @@ pub(super) struct Fate {
     ticket: Ticket,
     file: FileId,
     taken: Result<Taken, Refused>,
+}
+
+impl Fate {
+    /// The file whose last chunk this is.
+    fn ends(&self) -> Option<FileId> {
+        self.taken.is_ok_and(|taken| taken.last).then_some(self.file)
+    }
 }
 
 /// Chunks on stable storage, for the writer to record and to answer.

@@ -6,6 +6,7 @@ mod faults;
 mod files;
 mod logs;
 mod messages;
+mod restored;
 mod rooms;
 mod rosters;
 mod signals;

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
+use super::complaint::Complaint;
 use super::files::{ChunkBatch, ChunkJob, Data, FileJob, FileWriter, Recorded, Results, Uploads};
 use super::queue::{Gate, Lane, Outbox, Queue, Taken, locked};
 use super::readers::{read, read_parts};
@@ -44,8 +45,6 @@ const LOOK_BYTES: usize = 1 << 20;
 pub(super) const BUNDLE_BYTES: usize = 2048;
 /// How often an idle writer looks for what operator commands changed.
 const IDLE: Duration = Duration::from_secs(1);
-/// A disk that fails is logged at most this often.
-pub(super) const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
 /// Called from the threads when answers wait.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -202,7 +201,7 @@ impl Store {
             seen,
             seen_version,
             unlooked: (0, 0),
-            complained: None,
+            complaint: Complaint::default(),
         };
         let uploads = Uploads::new(Arc::clone(&data), Arc::clone(&sealer));
         let files = FileWriter::new(for_writing, uploads, Arc::clone(&data), Arc::clone(&shared));
@@ -403,8 +402,8 @@ struct Writer {
     seen_version: i64,
     /// Jobs, and bytes, since the log's length was looked at.
     unlooked: (usize, usize),
-    /// When a failing disk was logged last; `None` while it works.
-    complained: Option<Instant>,
+    /// About a failing disk.
+    complaint: Complaint,
 }
 
 /// What a transaction answers.
@@ -633,18 +632,17 @@ impl Writer {
     }
 
     fn complain(&mut self, ops: usize, lost: &BatchLost) {
-        if self.complained.is_none_or(|since| since.elapsed() >= COMPLAINT_EVERY) {
+        if self.complaint.is_due(Instant::now()) {
             let advice = match lost {
                 BatchLost::Engine(error) => advice(error),
                 BatchLost::Unguarded => "please report this as a defect",
             };
             log::error!("the store failed, {ops} writes were refused: {lost}; {advice}");
-            self.complained = Some(Instant::now());
         }
     }
 
     fn recovered(&mut self) {
-        if self.complained.take().is_some() {
+        if self.complaint.settle() {
             log::warn!("the store works again");
         }
     }

@@ -8,9 +8,12 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 
-use crate::ledger::{Digest, Log, Shown};
-use crate::stage::{Gone, Session, Stage, value};
+use crate::files;
+use crate::ledger::{Digest, Log, Shown, value};
+use crate::readers;
+use crate::stage::{Gone, Session, Stage};
 use crate::support::{Client, Link, Options};
+use crate::vandal;
 
 /// One kind of player.
 pub(crate) struct Part {
@@ -20,7 +23,7 @@ pub(crate) struct Part {
     play: fn(&Stage, &str, usize) -> Result<(), Gone>,
 }
 
-/// Everybody. Those who send or take files belong here as well.
+/// Everybody.
 pub(crate) const CAST: &[Part] = &[
     Part { name: "chatter", players: 3, play: chatter },
     Part { name: "poster", players: 2, play: poster },
@@ -30,6 +33,9 @@ pub(crate) const CAST: &[Part] = &[
     Part { name: "sleeper", players: 2, play: sleeper },
     Part { name: "stranger", players: 2, play: stranger },
     Part { name: "mallory", players: 1, play: mallory },
+    Part { name: files::SENDER, players: files::SENDERS, play: files::sender },
+    Part { name: "reader", players: 2, play: readers::reader },
+    Part { name: "vandal", players: 1, play: vandal::vandal },
 ];
 
 /// The rooms that everybody is in from the beginning.
@@ -54,12 +60,12 @@ impl Part {
 }
 
 /// A session, or the end of all.
-fn enter<'a>(stage: &'a Stage, user: &str) -> Result<Session<'a>, Gone> {
+pub(crate) fn enter<'a>(stage: &'a Stage, user: &str) -> Result<Session<'a>, Gone> {
     stage.login(user).ok_or(Gone)
 }
 
 /// A number that looks drawn, the same for the same things.
-fn below(n: u64, seed: u64, salt: u64) -> u64 {
+pub(crate) fn below(n: u64, seed: u64, salt: u64) -> u64 {
     (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt.wrapping_mul(0xbf58_476d_1ce4_e5b9)).rotate_left(29) % n
 }
 
@@ -299,7 +305,7 @@ fn hear(session: &mut Session<'_>, logs: &mut BTreeMap<String, Log>) -> Result<(
                 let log = logs.entry(shown.place.clone()).or_default();
                 let last = log.keys().next_back().copied().unwrap_or(0);
                 assert!(shown.id <= last + 1, "{}: {} came behind {last}", shown.place, shown.id);
-                log.insert(shown.id, Digest::of(shown.body));
+                log.insert(shown.id, Digest::of(&shown.body));
             } else if line.starts_with("OK ping") {
                 break;
             }
@@ -340,7 +346,7 @@ pub(crate) fn catch_up(session: &mut Session<'_>, target: &str, logs: &mut BTree
                 shown.time.clone_into(&mut time);
                 last = shown.id;
             }
-            logs.entry(shown.place).or_default().insert(shown.id, Digest::of(shown.body));
+            logs.entry(shown.place).or_default().insert(shown.id, Digest::of(&shown.body));
         };
         let failed = answer.starts_with("ERR fetch internal ");
         assert!(failed || answer.starts_with("OK fetch "), "{target}: {answer}");

@@ -1,5 +1,6 @@
 //! What everybody knows: what was sent, what was answered, what was heard. In the end the logs are judged by it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -15,25 +16,63 @@ impl Digest {
     }
 }
 
-/// A message as a `* msg` or `- msg` line shows it.
+/// A message or a file as a `* msg`, `- msg`, `* file` or `- file` line shows it.
 #[derive(Debug)]
 pub(crate) struct Shown<'a> {
     pub(crate) id: u64,
     pub(crate) time: &'a str,
     /// The room, or the two people in the order of their names.
     pub(crate) place: String,
-    pub(crate) body: &'a str,
+    pub(crate) body: Cow<'a, str>,
+    pub(crate) file: Option<ShownFile<'a>>,
+}
+
+/// What the line of a file says beside.
+#[derive(Debug)]
+pub(crate) struct ShownFile<'a> {
+    pub(crate) number: u64,
+    pub(crate) sender: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) size: u64,
+    pub(crate) sha256: &'a str,
+    pub(crate) gone: bool,
 }
 
 impl<'a> Shown<'a> {
-    /// Reads a line; `None` where it shows no message.
+    /// Reads a line; `None` where it shows no message and no file.
     pub(crate) fn read(line: &'a str) -> Option<Shown<'a>> {
-        let row = line.strip_prefix("* msg ").or_else(|| line.strip_prefix("- msg "))?;
-        let (head, body) = row.split_once(" :").unwrap_or_else(|| panic!("no body: {line}"));
+        let (kind, row) = line.strip_prefix("* ").or_else(|| line.strip_prefix("- "))?.split_once(' ')?;
+        if !["msg", "file"].contains(&kind) {
+            return None;
+        }
+        let (head, text) = row.split_once(" :").unwrap_or_else(|| panic!("no body: {line}"));
         let words: Vec<&str> = head.split(' ').collect();
         let [id, time, target, sender, ..] = words[..] else { panic!("too few words: {line}") };
-        Some(Shown { id: id.parse().unwrap(), time, place: place(target, sender), body })
+        let key = |key| value(head, key).unwrap_or_else(|| panic!("no {key}: {line}"));
+        let file = (kind == "file").then(|| ShownFile {
+            number: key("file").parse().unwrap(),
+            sender,
+            name: text,
+            size: key("size").parse().unwrap(),
+            sha256: key("sha256"),
+            gone: value(head, "gone") == Some("yes"),
+        });
+        let body = match &file {
+            Some(file) => file_body(file.name, file.size, file.sha256).into(),
+            None => text.into(),
+        };
+        Some(Shown { id: id.parse().unwrap(), time, place: place(target, sender), body, file })
     }
+}
+
+/// What stands for a file where messages have a body.
+pub(crate) fn file_body(name: &str, size: u64, sha256: &str) -> String {
+    format!("file {name} {size} {sha256}")
+}
+
+/// The value of ` key=` in a line.
+pub(crate) fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
 }
 
 /// The conversation of somebody with a target.

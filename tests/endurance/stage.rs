@@ -1,12 +1,13 @@
 //! Where everybody plays: the daemon of the moment, and what is known to all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use crate::ledger::{Ledger, Shown, place};
+use crate::ledger::{Ledger, Shown, place, value};
+use crate::shelf::Shelf;
 use crate::support::{Client, Ended, Link, Options};
 
 /// Between a piece of work and the next in a long run, so that the load does not fill the disk: some hundred
@@ -28,6 +29,8 @@ struct Door {
     address: Option<SocketAddr>,
     /// How many daemons there were.
     number: u64,
+    /// Those under which the disk fails.
+    ailing: HashSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +45,12 @@ pub(crate) struct Stage {
     pub(crate) stored: AtomicUsize,
     /// Commands answered `internal`.
     pub(crate) failed: AtomicUsize,
+    /// What is known of files.
+    pub(crate) shelf: Mutex<Shelf>,
+    /// Chunks acknowledged.
+    pub(crate) chunks: AtomicUsize,
+    /// Commands about files answered `internal`, or `busy` because the disk has no room.
+    pub(crate) files_failed: AtomicUsize,
     /// What each part has done, for the report.
     done: Mutex<HashMap<&'static str, u64>>,
 }
@@ -52,9 +61,14 @@ impl Stage {
         Stage { long, ..Stage::default() }
     }
 
-    pub(crate) fn open(&self, address: SocketAddr) {
+    /// Lets everybody in; whether the disk may fail under this daemon.
+    pub(crate) fn open(&self, address: SocketAddr, ailing: bool) {
         let mut door = self.door.lock().unwrap();
         (door.address, door.number) = (Some(address), door.number + 1);
+        if ailing {
+            let number = door.number;
+            door.ailing.insert(number);
+        }
         self.over.store(false, Ordering::SeqCst);
         drop(door);
         self.moved.notify_all();
@@ -79,18 +93,25 @@ impl Stage {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(crate) fn did(&self, what: &'static str) {
+    /// Counts a part of a piece of work.
+    pub(crate) fn count(&self, what: &'static str) {
         *self.done.lock().unwrap().entry(what).or_default() += 1;
+    }
+
+    /// Counts a piece of work, and takes breath.
+    pub(crate) fn did(&self, what: &'static str) {
+        self.count(what);
         if self.long {
             std::thread::sleep(PAUSE);
         }
     }
 
-    /// What was done, in order.
+    /// What was done, by name.
     pub(crate) fn done(&self) -> String {
-        let mut done: Vec<String> = self.done.lock().unwrap().iter().map(|(what, n)| format!("{n} {what}")).collect();
-        done.sort();
-        done.join(", ")
+        let done = self.done.lock().unwrap();
+        let mut done: Vec<(&str, u64)> = done.iter().map(|(what, n)| (*what, *n)).collect();
+        done.sort_unstable();
+        done.iter().map(|(what, n)| format!("{n} {what}")).collect::<Vec<_>>().join(", ")
     }
 
     /// Which daemon it is, if there is one.
@@ -186,12 +207,20 @@ pub(crate) struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// Whether the disk may fail under this daemon.
+    pub(crate) fn is_ailing(&self) -> bool {
+        self.stage.door.lock().unwrap().ailing.contains(&self.number)
+    }
+
     /// The next line of any kind. What it shows must come in order, and be what others see.
     pub(crate) fn line(&mut self) -> Result<String, Gone> {
         match self.client.line() {
             Ok(line) => {
                 if let Some(shown) = Shown::read(&line) {
-                    self.stage.ledger.lock().unwrap().saw(&shown.place, shown.id, shown.body);
+                    self.stage.ledger.lock().unwrap().saw(&shown.place, shown.id, &shown.body);
+                    if let Some(file) = &shown.file {
+                        self.stage.shelf.lock().unwrap().saw(&shown.place, shown.id, file);
+                    }
                     if line.starts_with('*') {
                         let before = self.last.insert(shown.place.clone(), shown.id).unwrap_or(0);
                         assert!(shown.id > before, "{}: {} came behind {before}", shown.place, shown.id);
@@ -244,9 +273,4 @@ impl Session<'_> {
         self.stage.stored.fetch_add(1, Ordering::Relaxed);
         Ok(Some(id))
     }
-}
-
-/// The value of ` key=` in a line.
-pub(crate) fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
 }

@@ -22,6 +22,9 @@ const DISK: &str = "ENDURANCE_DISK";
 const JUMPS: [i64; 5] = [3600, -3600, 8 * 3600, -8 * 3600, 0];
 /// Signals at once.
 const STORM: usize = 50;
+/// Files whose data fails: numbers before the highest that is known, and behind it.
+const FILES_BEFORE: u64 = 200;
+const FILES_AHEAD: u64 = 400;
 /// No file may be longer while the disk counts as full.
 const FULL_BYTES: u64 = 4096;
 
@@ -36,6 +39,10 @@ pub(crate) enum Weather {
     BadWrites,
     /// One sync in a few fails.
     BadSyncs,
+    /// The data of files finds no space now and then, and the rest of the disk is well.
+    NoSpaceForFiles,
+    /// The data of files cannot be opened, written, put on stable storage, cut or deleted now and then.
+    BadFiles,
     /// No file may grow for a while; and where there is a filesystem for it, that is full for a while.
     Full,
     /// The clock is set forward and back.
@@ -46,11 +53,13 @@ pub(crate) enum Weather {
 
 impl Weather {
     /// One after the other.
-    pub(crate) const ALL: [Weather; 7] = [
+    pub(crate) const ALL: [Weather; 9] = [
         Weather::Fair,
         Weather::NoSpace,
+        Weather::NoSpaceForFiles,
         Weather::Full,
         Weather::BadWrites,
+        Weather::BadFiles,
         Weather::Clock,
         Weather::BadSyncs,
         Weather::Signals,
@@ -58,28 +67,68 @@ impl Weather {
     /// Those that one life of a daemon can have in turn.
     pub(crate) const PASSING: [Weather; 4] = [Weather::Clock, Weather::Signals, Weather::Full, Weather::Fair];
 
-    /// What `strace` does to which call: an error at the first number, and then at each second one. The first
-    /// lies behind what a start writes.
-    fn injection(self) -> Option<&'static str> {
+    /// What `strace` does to which calls: an error at the first number, and then at each second one, counted for each
+    /// call and each thread. The first lies behind what a start writes.
+    fn injections(self) -> &'static [&'static str] {
         match self {
-            Weather::NoSpace => Some("pwrite64,ftruncate,fallocate:error=ENOSPC:when=90+31"),
-            Weather::BadWrites => Some("pwrite64:error=EIO:when=90+67"),
-            Weather::BadSyncs => Some("fdatasync,fsync:error=EIO:when=20+7"),
-            _ => None,
+            Weather::NoSpace => &["pwrite64,ftruncate,fallocate:error=ENOSPC:when=90+31"],
+            Weather::BadWrites => &["pwrite64:error=EIO:when=90+67"],
+            Weather::BadSyncs => &["fdatasync,fsync:error=EIO:when=20+7"],
+            Weather::NoSpaceForFiles => {
+                &["openat:error=ENOSPC:when=3+7", "pwrite64:error=ENOSPC:when=4+5", "ftruncate:error=ENOSPC:when=2+3"]
+            }
+            // Some architectures have only the one that unlinks below a directory.
+            Weather::BadFiles => &[
+                "openat:error=EIO:when=4+9",
+                "pwrite64:error=EIO:when=5+11",
+                "fdatasync:error=EIO:when=4+9",
+                "fsync:error=EIO:when=6+9",
+                "ftruncate:error=EIO:when=1+3",
+                "/^unlink:error=EIO:when=1+2",
+            ],
+            _ => &[],
         }
     }
 
+    /// Whether calls fail that have nothing to do with room.
+    pub(crate) fn is_failing(self) -> bool {
+        !self.injections().is_empty()
+    }
+
+    /// Whether only the data of files is at fault.
+    fn is_for_files(self) -> bool {
+        matches!(self, Weather::NoSpaceForFiles | Weather::BadFiles)
+    }
+
+    /// The arguments of `strace` that make it so.
+    fn trace(self, home: &Home, stage: &Stage) -> String {
+        let injections = self.injections();
+        let calls: Vec<&str> = injections.iter().map(|text| text.split(':').next().unwrap()).collect();
+        // -D: the daemon itself is the child, so that it can be killed; strace ends with it.
+        let mut trace = format!("strace -D -f --seccomp-bpf -qqq -o /dev/null -e trace={}", calls.join(","));
+        for injection in injections {
+            trace += &format!(" -e inject={injection}");
+        }
+        if self.is_for_files() {
+            // The directory, the files that are there, and those that come next.
+            let directory = home.path("data/files");
+            trace += &format!(" -P {}", directory.display());
+            let highest = stage.shelf.lock().unwrap().highest();
+            for number in highest.saturating_sub(FILES_BEFORE)..=highest + FILES_AHEAD {
+                trace += &format!(" -P {}/{number}", directory.display());
+            }
+        }
+        trace
+    }
+
     /// Starts a daemon that will have this weather, with a clock that can be set.
-    pub(crate) fn start(self, home: &Home) -> Daemon {
+    pub(crate) fn start(self, home: &Home, stage: &Stage) -> Daemon {
         let clock = home.path("clock");
         set_clock(&clock, 0);
         // A write behind the limit gives an error and not the signal.
         let mut prelude = String::from("trap '' XFSZ");
-        if let Some(injection) = self.injection().filter(|_| can_trace()) {
-            // -D: the daemon itself is the child, so that it can be killed; strace ends with it.
-            let calls = injection.split(':').next().unwrap_or_default();
-            let trace = format!("strace -D -f --seccomp-bpf -qqq -o /dev/null -e trace={calls} -e inject={injection}");
-            prelude += &format!("; set -- {trace} \"$@\"");
+        if !self.injections().is_empty() && can_trace() {
+            prelude += &format!("; set -- {} \"$@\"", self.trace(home, stage));
         } else if let Some(library) = faketime() {
             // Only the clock on the wall: nobody can set the other one.
             prelude += &format!(
@@ -101,6 +150,11 @@ impl Weather {
                     wait_until("the disk fails", || stage.failed.load(Ordering::Relaxed) > before || stage.is_over());
                 }
             }
+            Weather::NoSpaceForFiles | Weather::BadFiles => {
+                if can_trace() {
+                    fail_files(stage, 5);
+                }
+            }
             Weather::Full => {
                 let limit = |bytes| {
                     let limit = Rlimit { current: bytes, maximum: None };
@@ -111,6 +165,7 @@ impl Weather {
                 wait_until("the disk is full", || {
                     stage.failed.load(Ordering::Relaxed) >= before + 5 || stage.is_over()
                 });
+                fail_files(stage, 5);
                 limit(None);
                 work(stage, 20);
                 if let Some(disk) = std::env::var_os(DISK) {
@@ -141,10 +196,22 @@ impl Weather {
     }
 }
 
-/// Waits until so many more messages were stored.
+/// Waits until so many more messages were stored, and some chunks of files.
 pub(crate) fn work(stage: &Stage, messages: usize) {
-    let before = stage.stored.load(Ordering::Relaxed);
-    wait_until("messages are stored", || stage.stored.load(Ordering::Relaxed) >= before + messages || stage.is_over());
+    let count = || (stage.stored.load(Ordering::Relaxed), stage.chunks.load(Ordering::Relaxed));
+    let before = count();
+    wait_until("messages and chunks are stored", || {
+        let (stored, chunks) = count();
+        (stored >= before.0 + messages && chunks >= before.1 + messages / 10) || stage.is_over()
+    });
+}
+
+/// Waits until the data of files has failed so often.
+fn fail_files(stage: &Stage, times: usize) {
+    let before = stage.files_failed.load(Ordering::Relaxed);
+    wait_until("the disk fails under files", || {
+        stage.files_failed.load(Ordering::Relaxed) >= before + times || stage.is_over()
+    });
 }
 
 /// Takes all space of a filesystem, until that was noticed. The store writes over what it has for a while, so

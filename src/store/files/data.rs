@@ -23,18 +23,23 @@ const RESERVE_MAX: u64 = 4 << 30;
 
 /// Keeps data under numbers. Names never come from a peer.
 pub(in crate::store) trait Data: Send + Sync {
-    /// Opens the data of an upload for writing behind its first `len` bytes, and cuts off what lies behind
-    /// them; makes it where `len` is 0. `None` where there is less.
-    fn open(&self, file: FileId, len: u64) -> io::Result<Option<Box<dyn Writing>>>;
+    /// Opens the data of an upload for writing behind its first `len` bytes, and says how many there are; makes it
+    /// where `len` is 0. `None` where there is less.
+    fn open(&self, file: FileId, len: u64) -> io::Result<Option<(Box<dyn Writing>, u64)>>;
     /// Puts on stable storage that data was made or removed.
     fn sync_names(&self) -> io::Result<()>;
     /// Reads all of `into` from `offset` on; `false` where there is less.
     fn read(&self, file: FileId, offset: u64, into: &mut [u8]) -> io::Result<bool>;
     /// Removes data, where there is some.
     fn remove(&self, file: FileId) -> io::Result<()>;
+    /// The numbers of all data that is there.
+    fn numbers(&self) -> io::Result<Numbers>;
     /// Bytes that uploads may still take.
     fn spare(&self) -> io::Result<u64>;
 }
+
+/// Numbers, as they are found.
+pub(in crate::store) type Numbers = Box<dyn Iterator<Item = io::Result<FileId>>>;
 
 /// The data of one upload.
 pub(in crate::store) trait Writing: Send {
@@ -70,7 +75,7 @@ impl Directory {
 }
 
 impl Data for Directory {
-    fn open(&self, file: FileId, len: u64) -> io::Result<Option<Box<dyn Writing>>> {
+    fn open(&self, file: FileId, len: u64) -> io::Result<Option<(Box<dyn Writing>, u64)>> {
         // Not through a link: nobody else has business in the directory.
         let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         let mut options = OpenOptions::new();
@@ -79,12 +84,8 @@ impl Data for Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        match opened.metadata()?.len() {
-            found if found < len => return Ok(None),
-            found if found > len => opened.set_len(len)?,
-            _ => {}
-        }
-        Ok(Some(Box::new(opened)))
+        let found = opened.metadata()?.len();
+        Ok((found >= len).then(|| (Box::new(opened) as Box<dyn Writing>, found)))
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -104,6 +105,20 @@ impl Data for Directory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    fn numbers(&self) -> io::Result<Numbers> {
+        let number = |entry: io::Result<fs::DirEntry>| {
+            let found = entry.and_then(|entry| {
+                let name = entry.file_name();
+                let number = name.to_str().and_then(|name| name.parse().ok()).map(FileId);
+                // Only what could have been made here: no 007, no directory, no link.
+                let own = number.filter(|number| *name == *number.to_string());
+                Ok(if own.is_some() && entry.file_type()?.is_file() { own } else { None })
+            });
+            found.transpose()
+        };
+        Ok(Box::new(fs::read_dir(&self.0)?.filter_map(number)))
     }
 
     fn spare(&self) -> io::Result<u64> {
@@ -139,7 +154,7 @@ fn place(offset: u64) -> io::Result<usize> {
 }
 
 impl Data for Memory {
-    fn open(&self, file: FileId, len: u64) -> io::Result<Option<Box<dyn Writing>>> {
+    fn open(&self, file: FileId, len: u64) -> io::Result<Option<(Box<dyn Writing>, u64)>> {
         let mut files = locked(&self.0);
         let data = match len {
             0 => files.entry(file).or_default().clone(),
@@ -148,12 +163,8 @@ impl Data for Memory {
                 None => return Ok(None),
             },
         };
-        let len = place(len)?;
-        if locked(&data).len() < len {
-            return Ok(None);
-        }
-        locked(&data).truncate(len);
-        Ok(Some(Box::new(data)))
+        let found = locked(&data).len();
+        Ok((found >= place(len)?).then(|| (Box::new(data) as Box<dyn Writing>, found as u64)))
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -172,6 +183,11 @@ impl Data for Memory {
     fn remove(&self, file: FileId) -> io::Result<()> {
         locked(&self.0).remove(&file);
         Ok(())
+    }
+
+    fn numbers(&self) -> io::Result<Numbers> {
+        let numbers: Vec<FileId> = locked(&self.0).keys().copied().collect();
+        Ok(Box::new(numbers.into_iter().map(Ok)))
     }
 
     fn spare(&self) -> io::Result<u64> {

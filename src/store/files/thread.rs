@@ -1,13 +1,15 @@
-//! The thread that writes chunks and deletes what is in the trash.
+//! The thread that writes chunks, and deletes what is in the trash and what belongs to no file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use super::super::complaint::Complaint;
 use super::super::queue::Taken as Jobs;
 use super::super::sqlite::{Progress, Sqlite};
-use super::super::worker::{COMPLAINT_EVERY, Job, Shared};
+use super::super::worker::{Job, Shared};
 use super::data::Data;
 use super::uploads::{Chunk, Uploads};
 use super::{ChunkBatch, ChunkJob, Fate, FileJob, Recorded};
@@ -37,8 +39,8 @@ pub(in crate::store) struct FileWriter {
     under_way: Option<UnderWay>,
     /// Of the chunks that were not handed to the writer yet.
     fates: Vec<Fate>,
-    /// When a full disk was logged last; `None` while it has room.
-    complained: Option<Instant>,
+    /// About a disk that is nearly full.
+    complaint: Complaint,
 }
 
 impl FileWriter {
@@ -48,12 +50,21 @@ impl FileWriter {
         data: Arc<dyn Data>,
         shared: Arc<Shared>,
     ) -> FileWriter {
-        FileWriter { records, uploads, data, shared, under_way: None, fates: Vec::new(), complained: None }
+        FileWriter {
+            records,
+            uploads,
+            data,
+            shared,
+            under_way: None,
+            fates: Vec::new(),
+            complaint: Complaint::default(),
+        }
     }
 
     pub(in crate::store) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         self.empty_trash();
+        self.delete_unknown();
         loop {
             match shared.chunks.take(BATCH_CHUNKS, BATCH_BYTES, Duration::MAX) {
                 Jobs::Jobs(jobs, _) => self.batch(jobs),
@@ -84,10 +95,9 @@ impl FileWriter {
 
     fn look_at_disk(&mut self) {
         if self.uploads.look_at_disk() {
-            self.complained = None;
-        } else if self.complained.is_none_or(|since| since.elapsed() >= COMPLAINT_EVERY) {
+            self.complaint.settle();
+        } else if self.complaint.is_due(Instant::now()) {
             log::warn!("the disk is nearly full: uploads are refused, so that messages go on; free some space");
-            self.complained = Some(Instant::now());
         }
     }
 
@@ -119,6 +129,10 @@ impl FileWriter {
             }
         }
         self.uploads.settle();
+        // As they are answered, and so told to others: the numbers of the messages that they become rise with it.
+        let ends: HashMap<FileId, usize> =
+            fates.iter().enumerate().filter_map(|(at, fate)| Some((fate.ends()?, at))).collect();
+        progress.sort_by_key(|progress| ends.get(&progress.file));
         let (send, reply) = channel();
         let files = progress.iter().map(|progress| progress.file).collect();
         self.under_way = Some(UnderWay { files, reply });
@@ -176,6 +190,44 @@ impl FileWriter {
                 Ok(()) if removed.is_empty() => {}
                 Ok(()) => self.shared.writes.push(Job::Emptied(removed), 0),
                 Err(error) => return log::error!("deleting data of files: {error}; it is tried again"),
+            }
+        }
+    }
+
+    /// Deletes data that belongs to no file, as it lies there where an older copy of the database was put beside
+    /// newer data. Only at the start: data is made by this thread, and never before its row is committed, so
+    /// nothing that lies there now is on its way to a row.
+    fn delete_unknown(&self) {
+        match self.look_for_unknown() {
+            Ok((0, _)) => {}
+            Ok((count, true)) => {
+                log::warn!(
+                    "deleted the data of {count} files that are not in this database: it is older than they are"
+                );
+            }
+            Ok((count, false)) => log::warn!(
+                "there is data of {count} files, and this database never had one: it is left alone; put their database back, or delete it"
+            ),
+            Err(error) => log::error!("deleting data that belongs to no file: {error}; it is tried at the next start"),
+        }
+    }
+
+    /// How much of the data belongs to no file, and whether that was deleted.
+    fn look_for_unknown(&self) -> io::Result<(usize, bool)> {
+        let failed = |_| io::Error::other("the database failed");
+        // A database without a past is not the one of the data: whoever put it there may notice in time.
+        let doomed = self.shared.gate.read(|| self.records.has_had_files()).map_err(failed)?;
+        let (mut count, mut numbers) = (0, self.data.numbers()?);
+        loop {
+            let page = numbers.by_ref().take(TRASH_PAGE).collect::<io::Result<Vec<FileId>>>()?;
+            if page.is_empty() {
+                return Ok((count, doomed));
+            }
+            for file in self.shared.gate.read(|| self.records.unknown_files(&page)).map_err(failed)? {
+                if doomed {
+                    self.data.remove(file)?;
+                }
+                count += 1;
             }
         }
     }

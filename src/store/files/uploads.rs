@@ -11,12 +11,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::Digest as _;
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 
+use super::super::complaint::Complaint;
 use super::super::seal::{Column, SEAL_OVERHEAD, SealError, SealKey, Sealer};
 use super::super::sqlite::{Progress, Step, UploadRow};
 use super::data::{Data, Writing, is_full};
@@ -75,6 +77,9 @@ struct Open {
     key: SealKey,
     /// `None` until the first block is written.
     data: Option<Box<dyn Writing>>,
+    /// Bytes that it had when it was opened. They may be more than the row says, and the row may come to say more after
+    /// a crash, so they stay until they are written over.
+    found: u64,
     /// As far as the row is, or will be once what was handed to the writer is committed.
     recorded: u64,
     taken: u64,
@@ -103,6 +108,9 @@ pub(in crate::store) struct Uploads {
     lost: Vec<Progress>,
     /// The disk is nearly full.
     low: bool,
+    /// About a disk without room, and about one that fails.
+    full: Complaint,
+    broken: Complaint,
     clock: u64,
     /// Plain bytes of the chunk at hand, behind the tail of its upload.
     plain: Vec<u8>,
@@ -118,6 +126,8 @@ impl Uploads {
             failed: HashMap::new(),
             lost: Vec::new(),
             low: false,
+            full: Complaint::default(),
+            broken: Complaint::default(),
             clock: 0,
             plain: Vec::new(),
             sealed: Vec::new(),
@@ -208,12 +218,12 @@ impl Uploads {
         let Some((hash, tail)) = self.open_rest(file, &row) else {
             return Err(gone(self, "the state does not open"));
         };
-        let data = match whole_blocks(row.stored) {
+        let (data, found) = match whole_blocks(row.stored) {
             // Made when there is something to write.
-            0 => None,
+            0 => (None, 0),
             len => match self.data.open(file, len) {
                 Ok(None) => return Err(gone(self, "the data is not there any more")),
-                Ok(data) => data,
+                Ok(Some((data, found))) => (Some(data), found),
                 Err(error) => return Err(self.failing(file, &error)),
             },
         };
@@ -224,6 +234,7 @@ impl Uploads {
             sha256: row.sha256,
             key: block_key(&self.sealer, file),
             data,
+            found,
             recorded: row.stored,
             taken: row.stored,
             tail,
@@ -254,10 +265,14 @@ impl Uploads {
     fn failing(&mut self, file: FileId, error: &io::Error) -> Refused {
         let cut = self.open.get_mut(&file).is_none_or(|upload| upload.cut().is_ok());
         if is_full(error) && cut {
-            log::warn!("an upload waits: {error}; free some space, or move the data directory to a larger disk");
+            if self.full.is_due(Instant::now()) {
+                log::warn!("an upload waits: {error}; free some space, or move the data directory to a larger disk");
+            }
             return Refused::DiskLow;
         }
-        log::error!("the data of file {file} was not written: {error}; look into the kernel log");
+        if self.broken.is_due(Instant::now()) {
+            log::error!("the data of file {file} was not written: {error}; look into the kernel log");
+        }
         self.forget(file, Refused::Internal);
         Refused::Internal
     }
@@ -294,7 +309,9 @@ impl Uploads {
             self.open.remove(&file);
         }
         for (file, error) in failed {
-            log::error!("the data of file {file} is not on stable storage: {error}; look into the kernel log");
+            if self.broken.is_due(Instant::now()) {
+                log::error!("the data of file {file} is not on stable storage: {error}; look into the kernel log");
+            }
             self.forget(file, Refused::Internal);
         }
         progress
@@ -368,18 +385,22 @@ impl Open {
             return Ok(());
         }
         if self.data.is_none() {
-            self.data = data.open(file, 0)?;
-            self.unnamed = true;
+            let (data, found) = data.open(file, 0)?.ok_or(io::ErrorKind::NotFound)?;
+            (self.data, self.found, self.unnamed) = (Some(data), found, true);
         }
         let Some(data) = &mut self.data else { return Err(io::ErrorKind::NotFound.into()) };
         self.written = true;
-        data.write(whole_blocks(self.taken), sealed)
+        let from = whole_blocks(self.taken);
+        data.write(from, sealed)?;
+        let end = from + sealed.len() as u64;
+        // What an older database had under this number may be longer.
+        if last && self.found > end { data.cut(end) } else { Ok(()) }
     }
 
-    /// Cuts off what was not taken.
+    /// Cuts off what was not taken, so that it takes no room.
     fn cut(&mut self) -> io::Result<()> {
         match &mut self.data {
-            Some(data) => data.cut(whole_blocks(self.taken)),
+            Some(data) => data.cut(whole_blocks(self.taken).max(self.found)),
             None => Ok(()),
         }
     }

@@ -149,7 +149,11 @@ impl Sqlite {
         if let Some(file) = self.find(known, params, |row| row.get(0))? {
             let record = self.file_record(file)?.ok_or(Fault::Ours("a file is not where its index says"))?;
             let done = match record.state {
-                State::Partial => None,
+                State::Partial => {
+                    // Who asks where to go on means to: it is not given up just then.
+                    self.execute("UPDATE file SET time = ?2 WHERE id = ?1", (file, now))?;
+                    None
+                }
                 State::Done | State::Gone => Some(self.finished(&record, false)?),
             };
             return Ok(Outcome::Upload(Box::new(Upload { file, offset: record.stored, done })));
@@ -418,7 +422,7 @@ impl Sqlite {
         Ok(!self.has_uploads_to(room)?)
     }
 
-    /// Takes uploads away that have not grown since `before`.
+    /// Takes uploads away that have neither grown nor been announced since `before`.
     pub(super) fn sweep_uploads(&self, budget: &mut Budget, before: Timestamp) -> Outcomes<()> {
         let sql = "SELECT id FROM file WHERE state = 0 AND time < ?1 LIMIT ?2";
         self.void_all(budget, self.list(sql, (before, budget.rows()), |row| row.get(0))?)
@@ -460,6 +464,25 @@ impl Sqlite {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.list("SELECT file FROM trash WHERE file > ?1 ORDER BY file LIMIT ?2", (after, limit), |row| row.get(0))
             .map_err(|error| self.internal(&error.into()))
+    }
+
+    /// Those of some numbers whose data no file has, and that are not in the trash: there is no row, or it has given its
+    /// data up.
+    pub(in crate::store) fn unknown_files(&self, files: &[FileId]) -> Result<Vec<FileId>, Refused> {
+        let sql = "SELECT 1 FROM file WHERE id = ?1 AND state < 2 UNION ALL SELECT 1 FROM trash WHERE file = ?1";
+        let known = |file| self.find(sql, [file], |_| Ok(()));
+        let unknown = |&file: &FileId| match known(file) {
+            Ok(found) => found.is_none().then_some(Ok(file)),
+            Err(error) => Some(Err(self.internal(&error.into()))),
+        };
+        files.iter().filter_map(unknown).collect()
+    }
+
+    /// Whether a file was ever announced here.
+    pub(in crate::store) fn has_had_files(&self) -> Result<bool, Refused> {
+        let sql = "SELECT 1 FROM sqlite_sequence WHERE name = 'file'";
+        let found = self.find(sql, [], |_| Ok(())).map_err(|error| self.internal(&error.into()))?;
+        Ok(found.is_some())
     }
 
     /// Forgets files whose data was deleted.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::super::files::{Data, Directory, Writing};
+use super::super::files::{Data, Directory, Numbers, Writing};
 use super::threads::PATIENCE;
 use crate::protocol::FileId;
 
@@ -60,9 +60,9 @@ fn fails(when: &AtomicBool) -> io::Result<()> {
 }
 
 impl Data for Faulty {
-    fn open(&self, file: FileId, len: u64) -> io::Result<Option<Box<dyn Writing>>> {
+    fn open(&self, file: FileId, len: u64) -> io::Result<Option<(Box<dyn Writing>, u64)>> {
         let wrap = |data| Box::new(FaultyWriting(data, Arc::clone(&self.1))) as Box<dyn Writing>;
-        Ok(self.0.open(file, len)?.map(wrap))
+        Ok(self.0.open(file, len)?.map(|(data, found)| (wrap(data), found)))
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -79,6 +79,10 @@ impl Data for Faulty {
     fn remove(&self, file: FileId) -> io::Result<()> {
         fails(&self.1.remove_fails)?;
         self.0.remove(file)
+    }
+
+    fn numbers(&self) -> io::Result<Numbers> {
+        self.0.numbers()
     }
 
     fn spare(&self) -> io::Result<u64> {

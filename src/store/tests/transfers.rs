@@ -34,7 +34,13 @@ impl Running {
     }
 
     /// Submits everything from `from` on, then waits.
-    fn pour(&mut self, who: &Person, file: FileId, bytes: &[u8], from: usize) -> Vec<Result<ChunkWritten, Refused>> {
+    pub(super) fn pour(
+        &mut self,
+        who: &Person,
+        file: FileId,
+        bytes: &[u8],
+        from: usize,
+    ) -> Vec<Result<ChunkWritten, Refused>> {
         let pieces = bytes[from..].chunks(CHUNK_MAX);
         let count = pieces.len();
         let tickets: Vec<_> = (from..)
@@ -47,7 +53,7 @@ impl Running {
         answers.into_iter().map(|(_, done)| op(done).map(written)).collect()
     }
 
-    fn send_file(&mut self, who: &Person, to: &str, name: &str, bytes: &[u8]) -> Finished {
+    pub(super) fn send_file(&mut self, who: &Person, to: &str, name: &str, bytes: &[u8]) -> Finished {
         let upload = self.begin(who, to, name, bytes).unwrap();
         let answers = self.pour(who, upload.file, bytes, usize::try_from(upload.offset).unwrap());
         answers.into_iter().next_back().unwrap().unwrap().done.unwrap()
@@ -71,12 +77,12 @@ impl Running {
         }
     }
 
-    fn data(&self, file: FileId) -> std::path::PathBuf {
+    pub(super) fn data(&self, file: FileId) -> std::path::PathBuf {
         self.dir.path().join("files").join(file.to_string())
     }
 
     /// Ends the store, however it stands, and starts another on the directory.
-    fn restart(mut self) -> Running {
+    pub(super) fn restart(mut self) -> Running {
         drop(self.store.take());
         Running::start_in(self.dir)
     }
@@ -189,7 +195,7 @@ fn an_upload_survives_a_restart_wherever_it_was() {
 }
 
 #[test]
-fn what_was_written_and_never_acknowledged_is_cut_off() {
+fn what_was_written_and_never_acknowledged_is_written_over() {
     let mut running = Running::start();
     let [alice, bob] = ["alice", "bob"].map(|name| running.person(name));
     let bytes = content(3, 200_000);
@@ -262,6 +268,28 @@ fn a_batch_is_one_sync_for_each_file_and_one_commit() {
     assert_eq!((stats.commits - commits, faults.syncs.load(Ordering::SeqCst) - syncs), (2, 4));
     assert_eq!(faults.name_syncs.load(Ordering::SeqCst), 2, "once a batch that makes data");
     assert_eq!((stats.chunks, stats.waiting_chunks), (count as u64, 0));
+}
+
+#[test]
+fn files_that_end_in_one_batch_are_told_in_the_order_of_their_numbers() {
+    const FILES: usize = 8;
+    let (mut running, faults) = Running::start_faulty();
+    let [alice, _] = ["alice", "bob"].map(|name| running.person(name));
+    let contents: Vec<Vec<u8>> = (0..=FILES).map(|n| content(n as u64, 20_000)).collect();
+    let files: Vec<FileId> =
+        contents.iter().map(|bytes| running.begin(&alice, "bob", "x", bytes).unwrap().file).collect();
+    // The first holds up the others, so that they are one batch.
+    faults.hold(true);
+    running.submit(chunk(&alice, files[0], 0, &contents[0]));
+    faults.wait_for(1);
+    for (file, bytes) in files.iter().zip(&contents).skip(1).rev() {
+        running.submit(chunk(&alice, *file, 0, bytes));
+    }
+    faults.hold(false);
+    let answers = running.answers(FILES + 1);
+    let numbers: Vec<MessageId> =
+        answers.into_iter().map(|(_, done)| written(op(done).unwrap()).done.unwrap().id).collect();
+    assert_eq!(numbers, (1..=FILES as u64 + 1).map(MessageId).collect::<Vec<_>>());
 }
 
 #[test]

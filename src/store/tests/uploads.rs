@@ -354,6 +354,21 @@ fn uploads_that_do_not_grow_go() {
 }
 
 #[test]
+fn an_upload_that_is_announced_again_is_not_given_up_then() {
+    let mut world = World::new();
+    let [alice, _] = world.people(["alice", "bob"]);
+    let bytes = content(1, 50_000);
+    let file = world.begin(begin(&alice, "bob", "x", &bytes)).unwrap().file;
+    world.chunk(&alice, file, 0, &bytes[..20_000]).unwrap();
+    world.now += 1000;
+    let before = Some(at(world.now));
+    let again = world.begin(begin(&alice, "bob", "x", &bytes)).unwrap();
+    assert_eq!((again.file, again.offset), (file, 20_000));
+    world.apply(Op::Sweep(Sweep { uploads_before: before, ..Sweep::default() })).unwrap();
+    assert!(world.chunk(&alice, file, 20_000, &bytes[20_000..]).unwrap().done.is_some());
+}
+
+#[test]
 fn the_sender_or_an_operator_drops_a_file() {
     let mut world = World::new();
     let [alice, bob, carol, eve] = world.people(["alice", "bob", "carol", "eve"]);
