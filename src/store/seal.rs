@@ -31,8 +31,10 @@ const KEY_FILE: &str = "server.key";
 const KEY_LEN: usize = 32;
 /// Bytes of a nonce, which stands behind the sealed bytes and their tag.
 const NONCE_LEN: usize = 12;
+/// Bytes of the tag.
+const TAG_LEN: usize = 16;
 /// Bytes that sealing adds: tag and nonce.
-pub(super) const SEAL_OVERHEAD: usize = 16 + NONCE_LEN;
+pub(super) const SEAL_OVERHEAD: usize = TAG_LEN + NONCE_LEN;
 
 /// The server's key: what everything secret in the data directory depends on. Wiped when dropped, not
 /// shown by `Debug`.
@@ -308,11 +310,28 @@ impl SealKey {
 
     /// Opens what was sealed for `row`; `None` where it was changed, moved, or sealed with another key.
     pub(super) fn open(&self, row: i64, sealed: &[u8]) -> Option<Vec<u8>> {
+        let mut plain = Vec::with_capacity(sealed.len());
+        self.open_onto(row, sealed, &mut plain).then_some(plain)
+    }
+
+    /// The same, appended to `out`, which is as it was where nothing opens. Whether it did.
+    pub(super) fn open_onto(&self, row: i64, sealed: &[u8], out: &mut Vec<u8>) -> bool {
+        let begin = out.len();
+        let opened = self.try_open_onto(row, sealed, out).is_some();
+        if !opened {
+            out.truncate(begin);
+        }
+        opened
+    }
+
+    fn try_open_onto(&self, row: i64, sealed: &[u8], out: &mut Vec<u8>) -> Option<()> {
         let (sealed, nonce) = sealed.split_last_chunk::<NONCE_LEN>()?;
-        let mut plain = sealed.to_vec();
+        let (sealed, tag) = sealed.split_last_chunk::<TAG_LEN>()?;
         let (data, len) = self.associated(row);
-        self.cipher.decrypt_in_place(&(*nonce).into(), data.get(..len)?, &mut plain).ok()?;
-        Some(plain)
+        let begin = out.len();
+        out.extend_from_slice(sealed);
+        let text = out.get_mut(begin..)?;
+        self.cipher.decrypt_inout_detached(&(*nonce).into(), data.get(..len)?, text.into(), &(*tag).into()).ok()
     }
 }
 
