@@ -17,8 +17,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
@@ -213,7 +212,10 @@ impl Sealer {
     /// one receiver.
     pub(super) fn key(&self, column: Column, scope: i64) -> SealKey {
         let key = expand(&self.root, &[b"seal ", column.name(), &scope.to_be_bytes()]);
-        SealKey { cipher: Aes256Gcm::new((&*key).into()), column }
+        // A key of the right length is refused only where memory is short; then nothing seals and nothing opens.
+        let cipher = UnboundKey::new(&AES_256_GCM, key.as_ref()).ok().map(LessSafeKey::new);
+        debug_assert!(cipher.is_some());
+        SealKey { cipher, column }
     }
 
     /// A digest that tells nothing to who has only the database: HMAC-SHA256, which is what
@@ -277,7 +279,7 @@ fn random_nonce() -> Result<[u8; NONCE_LEN], SealError> {
 
 /// The key of one row, one log, or one file.
 pub(super) struct SealKey {
-    cipher: Aes256Gcm,
+    cipher: Option<LessSafeKey>,
     column: Column,
 }
 
@@ -302,8 +304,10 @@ impl SealKey {
         let mut sealed = Vec::with_capacity(plain.len() + SEAL_OVERHEAD);
         sealed.extend_from_slice(plain);
         let (data, len) = self.associated(row);
-        let data = data.get(..len).ok_or(SealError)?;
-        self.cipher.encrypt_in_place(&nonce.into(), data, &mut sealed).map_err(|_| SealError)?;
+        let data = Aad::from(data.get(..len).ok_or(SealError)?);
+        let cipher = self.cipher.as_ref().ok_or(SealError)?;
+        let sealed_with = Nonce::assume_unique_for_key(nonce);
+        cipher.seal_in_place_append_tag(sealed_with, data, &mut sealed).map_err(|_| SealError)?;
         sealed.extend_from_slice(&nonce);
         Ok(sealed)
     }
@@ -330,8 +334,9 @@ impl SealKey {
         let (data, len) = self.associated(row);
         let begin = out.len();
         out.extend_from_slice(sealed);
-        let text = out.get_mut(begin..)?;
-        self.cipher.decrypt_inout_detached(&(*nonce).into(), data.get(..len)?, text.into(), &(*tag).into()).ok()
+        let (nonce, data) = (Nonce::assume_unique_for_key(*nonce), Aad::from(data.get(..len)?));
+        self.cipher.as_ref()?.open_in_place_separate_tag(nonce, data, tag, out.get_mut(begin..)?).ok()?;
+        Some(())
     }
 }
 
