@@ -11,6 +11,7 @@
 mod credentials;
 mod directory;
 mod files;
+mod page;
 mod read;
 mod write;
 
@@ -19,6 +20,7 @@ use std::fmt;
 pub use self::credentials::*;
 pub use self::directory::*;
 pub use self::files::*;
+pub use self::page::*;
 pub use self::read::*;
 pub use self::write::*;
 use crate::protocol::UserName;

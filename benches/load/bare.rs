@@ -3,7 +3,7 @@
 //! standard input.
 //!
 //! `JOIN room` is answered `OK`; every further line goes to all others of the room, one TLS record and one
-//! write a connection a turn.
+//! write a connection a turn. But [`ASK`] is answered with a page that lies ready.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice, Read, Write};
@@ -17,6 +17,12 @@ use rustls::{ServerConfig, ServerConnection};
 
 use crate::Failure;
 use crate::fleet::split;
+
+/// Asks for a page.
+pub(crate) const ASK: &str = "PAGE\n";
+/// Plaintext that is given to TLS before it is written, as much as the daemon gives: the reader opens it while the
+/// next is sealed.
+const BURST: usize = 64 * 1024;
 
 const LISTENER: Token = Token(usize::MAX);
 
@@ -51,6 +57,7 @@ pub(crate) fn serve(cert: &Path, key: &Path) -> Result<(), Failure> {
     let mut dirty: Vec<usize> = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut plain = vec![0; 16 * 1024];
+    let page = page();
     loop {
         match poll.poll(&mut events, None) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
@@ -79,6 +86,12 @@ pub(crate) fn serve(cert: &Path, key: &Path) -> Result<(), Failure> {
             let alive = !event.is_readable() || conn.read(&mut buffer, &mut plain, &mut lines);
             mark(&mut dirty, conn, index);
             for line in lines {
+                if line == ASK.trim_end().as_bytes() {
+                    if let Some(conn) = conns[index].as_mut() {
+                        conn.out.extend_from_slice(&page);
+                    }
+                    continue;
+                }
                 let Some(room) = conns[index].as_ref().and_then(|conn| conn.room) else {
                     let next = rooms.len();
                     let room = *names.entry(line).or_insert(next);
@@ -113,6 +126,14 @@ pub(crate) fn serve(cert: &Path, key: &Path) -> Result<(), Failure> {
             }
         }
     }
+}
+
+/// A page of the daemon, byte for byte as long.
+fn page() -> Vec<u8> {
+    let row = format!("- msg 54321 2026-01-01T00:00:00.000Z u1 u0 :{}\n", crate::works::body());
+    let mut page = row.repeat(crate::works::PAGE);
+    page.push_str("OK fetch count=1000 more=yes\n");
+    page.into_bytes()
 }
 
 /// As the daemon does it: send(2) for one slice, which costs less than writev(2).
@@ -167,13 +188,16 @@ impl Conn {
 
     fn flush(&mut self) {
         self.dirty = false;
-        if !self.out.is_empty() && !self.tls.is_handshaking() {
-            let took = self.tls.writer().write(&self.out).unwrap_or(0);
-            self.out.drain(..took);
-            if self.out.is_empty() {
-                self.out = Vec::new();
+        if !self.tls.is_handshaking() {
+            for burst in std::mem::take(&mut self.out).chunks(BURST) {
+                let _ = self.tls.writer().write_all(burst); // it takes everything
+                self.write();
             }
         }
+        self.write();
+    }
+
+    fn write(&mut self) {
         while self.tls.wants_write() && self.tls.write_tls(&mut Plainly(&mut self.socket)).is_ok() {}
     }
 }

@@ -123,9 +123,8 @@ impl Work {
     fn is_for(self, kind: Kind) -> bool {
         match self {
             Work::Sealing => false,
-            Work::Offline | Work::Fetch | Work::Upload => kind == Kind::Downstream,
-            Work::File => matches!(kind, Kind::Downstream | Kind::Bare),
-            Work::Storm => matches!(kind, Kind::Downstream | Kind::Bare),
+            Work::Offline | Work::Upload => kind == Kind::Downstream,
+            Work::File | Work::Fetch | Work::Storm => matches!(kind, Kind::Downstream | Kind::Bare),
             // ngIRCd takes longer than a minute to take in a thousand people.
             Work::Room1000 | Work::Idle => kind != Kind::Ngircd,
             _ => true,

@@ -20,7 +20,10 @@ const WORK: Duration = Duration::from_secs(120);
 /// Before measuring.
 const WARM: Duration = Duration::from_millis(400);
 
-fn body() -> &'static str {
+/// Messages of a page.
+pub(crate) const PAGE: usize = 1000;
+
+pub(crate) fn body() -> &'static str {
     std::str::from_utf8(&BODY).unwrap_or_default()
 }
 
@@ -381,12 +384,25 @@ impl Stage<'_> {
         Ok(figures)
     }
 
+    /// How the page behind a message is asked for. The bare server has one page, and never a last one.
+    fn ask(&self, after: &str) -> String {
+        match self.kind() {
+            Kind::Bare => crate::bare::ASK.to_owned(),
+            _ => format!("/fetch u0 after={after} limit={PAGE}\n"),
+        }
+    }
+
     /// Somebody missed `count` messages and fetches them, a page after the other.
     pub(crate) fn fetch(&self, count: usize) -> Result<Figures, Failure> {
         let mut fleet = Fleet::new(self.server.address)?;
-        let reader = self.missed(&mut fleet, count)?;
+        let reader = if self.kind() == Kind::Bare {
+            self.arrive(&mut fleet, 1, None)?;
+            0
+        } else {
+            self.missed(&mut fleet, count)?
+        };
         let mut meter = Meter::start(self.server, &fleet)?;
-        fleet.say(reader, "/fetch u0 after=0 limit=1000\n")?;
+        fleet.say(reader, &self.ask("0"))?;
         let (mut rows, mut last, mut ended) = (0, String::new(), false);
         while !ended {
             fleet.turn(&mut |_, line, says| {
@@ -396,9 +412,9 @@ impl Stage<'_> {
                     last.clear();
                     last.push_str(&String::from_utf8_lossy(id));
                 } else if line.starts_with(b"OK fetch") {
-                    ended = !holds(line, b"more=yes");
+                    ended = !holds(line, b"more=yes") || rows >= count;
                     if !ended {
-                        says.push((reader, format!("/fetch u0 after={last} limit=1000\n")));
+                        says.push((reader, self.ask(&last)));
                     }
                 }
             })?;

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use super::messages::{PAGE_MAX, audience};
 use super::{Core, Wait as AnyWait, rate_limited, yes_no};
 use crate::ops::{
-    Answer, Done, Entry, FilePart, FileRef, FileRow, FilesWanted, Finished, Op, Outcome, Person, Query, Refused, Sha256,
+    Answer, Done, Entry, FilePart, FileRow, FilesWanted, Finished, Op, Outcome, Person, Query, Refused, Sha256,
 };
 use crate::protocol::file::{CHUNK_MAX, CHUNK_TEXT_MAX, SEALED_NAME};
 use crate::protocol::request::Sentence;
@@ -69,12 +69,6 @@ impl Chunks {
     pub(super) fn takes(&self, conn: ConnId) -> bool {
         self.has_room() && self.waiting.front().is_none_or(|&first| first == conn)
     }
-}
-
-/// What a line says of a file: its number, its bytes, and whether they are still there.
-pub(super) fn file_keys(line: Line, file: &FileRef) -> Line {
-    let line = line.key("file", file.id).key("size", file.size).key("sha256", file.sha256.to_hex());
-    if file.gone { line.key("gone", "yes") } else { line }
 }
 
 impl Core {
@@ -194,8 +188,8 @@ impl Core {
         let Some(Finished { to, conversation, id, time, file, name, new: true }) = finished else { return };
         let Some(sender) = sender else { return };
         let (audience, target) = audience(&sender, conversation, to);
-        let entry = Entry { conversation, id, time, target, sender, body: name.as_str().into(), file: Some(file) };
-        self.tell_entry(conn, audience, &entry);
+        let entry = Entry { conversation, id, time, target: &target, sender: &sender.name, file: Some(file) };
+        self.tell_entry(conn, audience, &entry, name.as_str());
     }
 
     // ---- chunks that wait --------------------------------------------------------------------------

@@ -326,18 +326,16 @@ impl Core {
     /// The arrival may have been read before the account was put out of a room: what it missed there is not
     /// for its eyes any more.
     fn forget_left(&self, account: AccountId, arrival: &mut Arrival) {
-        let left = |target: &Target| match target {
-            Target::Room(room) => self.hub.room_of(account, room).is_none(),
-            Target::User(_) => false,
-        };
-        let Arrival { unread, entries, rest } = arrival;
-        entries.retain(|entry| {
-            let keeps = !left(&entry.target);
+        let online = self.hub.online(account);
+        let left = |log, in_room| in_room && !online.is_some_and(|online| online.rooms.contains(&log));
+        let Arrival { unread, page, rest } = arrival;
+        page.rows.retain(|row| {
+            let keeps = !left(row.conversation, row.in_room);
             *unread = unread.saturating_sub(u64::from(!keeps));
             keeps
         });
         rest.retain(|row| {
-            let keeps = !left(&row.target);
+            let keeps = !left(row.conversation, matches!(row.target, Target::Room(_)));
             *unread = unread.saturating_sub(if keeps { 0 } else { row.count });
             keeps
         });
@@ -444,12 +442,12 @@ impl Core {
         let Some(session) = self.hub.session_mut(conn) else { return };
         let address = session.peer.address;
         let mut out = reply.finish();
-        let (entries, rest, behind) = match arrival {
-            Some((arrival, behind)) => (arrival.entries, arrival.rest, behind),
+        let (page, rest, behind) = match arrival {
+            Some((arrival, behind)) => (arrival.page, arrival.rest, behind),
             None => Default::default(),
         };
-        for entry in &entries {
-            super::messages::entry_event(entry).key("missed", "yes").text(&entry.body).finish_into(&mut out);
+        for row in &page.rows {
+            out.extend_from_slice(page.line(row));
         }
         for row in &rest {
             super::messages::unread(Line::event("unread"), row).finish_into(&mut out);
@@ -464,7 +462,7 @@ impl Core {
         let Some(member) = session.member() else { return };
         let me = member.person.clone();
         self.counts.logins += 1;
-        self.counts.delivered += entries.len() as u64;
+        self.counts.delivered += page.rows.len() as u64;
         log::info!("connection {conn}: {} logged in", me.name);
         self.out.push(Effect::MaxLine(conn, MAX_LINE));
         self.wait_for_anything(conn);

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::files::file_keys;
 use super::{Core, Wait as AnyWait, fault, rate_limited, yes_no};
 use crate::hub::Audience;
 use crate::hub::effects::Effect;
 use crate::ops::{
-    Acked, Answer, Appended, ConversationId, Destination, Done, Entry, MessageId, Op, Outcome, Page, Person, Query,
-    Refused, UnreadRow,
+    Acked, Answer, Appended, ConversationId, Destination, Done, Entry, Form, MessageId, Op, Outcome, Page, PageRow,
+    Person, Query, Refused, UnreadRow,
 };
 use crate::protocol::request::{Addressee, Bound, ParseError, Sentence, message_body};
 use crate::protocol::{Code, Head, Line, PostKey, Request, Target};
@@ -64,24 +63,6 @@ impl Wait {
 /// Whether a line asks for what is unread.
 pub(super) fn reads_markers(sentence: &Sentence<'_>) -> bool {
     matches!(sentence, Sentence::Command(command) if matches!(command.verb.name, "fetch" | "unread"))
-}
-
-/// `* msg ID TIME TARGET SENDER` or `* file` with what it is, to be ended by the text.
-pub(super) fn entry_event(entry: &Entry) -> Line {
-    entry_line(if entry.file.is_some() { Line::event("file") } else { Line::event("msg") }, entry)
-}
-
-/// The same as a row.
-fn entry_row(entry: &Entry) -> Line {
-    entry_line(if entry.file.is_some() { Line::row("file") } else { Line::row("msg") }, entry)
-}
-
-fn entry_line(line: Line, entry: &Entry) -> Line {
-    let line = line.arg(entry.id).arg(entry.time).arg(&entry.target).arg(&entry.sender.name);
-    match &entry.file {
-        Some(file) => file_keys(line, file),
-        None => line,
-    }
 }
 
 /// An `unread` row or event.
@@ -199,16 +180,18 @@ impl Core {
             }
             (_, Done::Op(Err(refused)) | Done::Query(Err(refused))) => self.refuse(conn, &head, refused),
             (Wait::FetchUnread, Done::Query(Ok(Answer::Page(page)))) => {
-                self.page(conn, &head, &page);
-                self.note_unread(conn, &page.entries, page.more);
+                let Page { lines, rows, more, .. } = page;
+                self.page(conn, &head, lines, rows.len(), more);
+                self.note_unread(conn, &rows, more);
             }
             (Wait::Fetch(after), Done::Query(Ok(Answer::Page(page)))) => {
-                self.page(conn, &head, &page);
-                if let (Some(first), Some(last)) = (page.entries.first(), page.entries.last()) {
+                let Page { lines, rows, more, oldest } = page;
+                self.page(conn, &head, lines, rows.len(), more);
+                if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
                     let from = match after {
                         Some(after) => after,
                         // Of what lies before the first that there is nothing is left: no gap.
-                        None if page.oldest == Some(first.id) => MessageId(0),
+                        None if oldest == Some(first.id) => MessageId(0),
                         None => MessageId(first.id.0.saturating_sub(1)),
                     };
                     self.note_read(conn, first.conversation, from, last.id);
@@ -289,15 +272,14 @@ impl Core {
         }
         let Appended { to, conversation, id, time, .. } = appended;
         let (audience, target) = audience(&append.sender, conversation, to);
-        let (sender_of, body) = (append.sender.clone(), append.body.clone());
-        let entry = Entry { conversation, id, time, target, sender: sender_of, body, file: None };
-        self.tell_entry(sender, audience, &entry);
+        let entry = Entry { conversation, id, time, target: &target, sender: &append.sender.name, file: None };
+        self.tell_entry(sender, audience, &entry, &append.body);
     }
 
     /// Tells everybody of the audience what was stored, except the session that sent it; encoded once.
-    pub(super) fn tell_entry(&mut self, sender: ConnId, audience: Audience, entry: &Entry) {
+    pub(super) fn tell_entry(&mut self, sender: ConnId, audience: Audience, entry: &Entry<'_>, text: &str) {
         self.counts.stored += 1;
-        let lines: Lines = entry_event(entry).text(&entry.body).finish().into();
+        let lines: Lines = entry.line(Form::Event, Vec::with_capacity(96)).text(text).finish().into();
         let due = self.hub.deliver(audience, entry.conversation, entry.id, Some(sender), &lines);
         self.counts.delivered += due.len() as u64;
         if !due.is_empty() {
@@ -307,25 +289,21 @@ impl Core {
 
     // ---- what was read -----------------------------------------------------------------------------
 
-    fn page(&mut self, conn: ConnId, head: &Head, page: &Page) {
-        let bytes: usize = page.entries.iter().map(|entry| entry.body.len() + 128).sum();
-        let mut out = Vec::with_capacity(bytes + 64);
-        for entry in &page.entries {
-            entry_row(entry).text(&entry.body).finish_into(&mut out);
-        }
-        Line::ok(head).key("count", page.entries.len()).key("more", yes_no(page.more)).finish_into(&mut out);
-        self.counts.delivered += page.entries.len() as u64;
-        self.send(conn, out);
+    /// The rows, as they were read, and the reply.
+    fn page(&mut self, conn: ConnId, head: &Head, mut lines: Vec<u8>, count: usize, more: bool) {
+        Line::ok(head).key("count", count).key("more", yes_no(more)).finish_into(&mut lines);
+        self.counts.delivered += count as u64;
+        self.send(conn, lines);
     }
 
     /// A page of all that is unread: of each conversation its first unread messages, without a gap. The
     /// last such page leaves no gap anywhere, also where one's own messages are the last of a log.
-    fn note_unread(&mut self, conn: ConnId, entries: &[Entry], more: bool) {
+    fn note_unread(&mut self, conn: ConnId, rows: &[PageRow], more: bool) {
         let mut last: Vec<(ConversationId, MessageId)> = Vec::new();
-        for entry in entries {
-            match last.iter_mut().find(|(conversation, _)| *conversation == entry.conversation) {
-                Some((_, id)) => *id = entry.id,
-                None => last.push((entry.conversation, entry.id)),
+        for row in rows {
+            match last.iter_mut().find(|(conversation, _)| *conversation == row.conversation) {
+                Some((_, id)) => *id = row.id,
+                None => last.push((row.conversation, row.id)),
             }
         }
         for (conversation, id) in last {
@@ -395,9 +373,9 @@ impl Core {
         };
         let mut out = Vec::new();
         let mut marks = Vec::new();
-        member.delivery.take_page(&page.entries, page.more, |entry| {
-            entry_event(entry).text(&entry.body).finish_into(&mut out);
-            marks.push((entry.conversation, entry.id, sent + out.len() as u64));
+        member.delivery.take_page(&page.rows, page.more, |row| {
+            out.extend_from_slice(page.line(row));
+            marks.push((row.conversation, row.id, sent + out.len() as u64));
         });
         for &(conversation, id, at) in &marks {
             member.delivery.queued_live(conversation, id, at);

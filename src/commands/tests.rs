@@ -7,8 +7,8 @@ use super::*;
 use crate::hub::effects::Expiry;
 use crate::hub::settings::Registration;
 use crate::ops::{
-    Acked, Answer, Appended, Arrival, Behind, ConversationId, Destination, Entry, FileLimits, MessageId, Page,
-    RoomInfo, SessionOpened,
+    Acked, Answer, Appended, Arrival, Behind, ConversationId, Destination, Entry, FileLimits, FileRef, Form, MessageId,
+    Page, RoomInfo, SessionOpened,
 };
 use crate::protocol::{RoomName, Target, Timestamp, UserName};
 use crate::session::Peer;
@@ -89,15 +89,16 @@ impl Bench {
         ticket(&self.handle(Input::Stored(opening, Done::Op(Ok(outcome)))))
     }
 
-    fn arrive(&mut self, arrival: Ticket, entries: Vec<Entry>) -> Vec<Effect> {
-        let arrival_of = Arrival { unread: entries.len() as u64, entries, rest: Vec::new() };
+    fn arrive(&mut self, arrival: Ticket, stored: &[Stored]) -> Vec<Effect> {
+        let page = page(Form::Missed, stored);
+        let arrival_of = Arrival { unread: stored.len() as u64, page, rest: Vec::new() };
         self.handle(Input::Stored(arrival, Done::Query(Ok(Answer::Arrival(arrival_of)))))
     }
 
     fn login(&mut self, slot: u32, account: i64) -> ConnId {
         let conn = self.open(slot);
         let arrival = self.opened(conn, account, &[]);
-        self.arrive(arrival, Vec::new());
+        self.arrive(arrival, &[]);
         self.flush(conn);
         conn
     }
@@ -111,16 +112,28 @@ fn person(account: i64) -> Person {
     Person { id: AccountId(account), name: UserName::parse(&format!("u{account}")).unwrap() }
 }
 
-fn entry(id: u64) -> Entry {
-    Entry {
-        conversation: ROOM,
-        id: MessageId(id),
-        time: Timestamp::default(),
-        target: Target::parse("#r").unwrap(),
-        sender: person(9),
-        body: "x".into(),
-        file: None,
+/// A message of somebody in the room.
+#[derive(Clone)]
+struct Stored {
+    id: u64,
+    body: String,
+    file: Option<FileRef>,
+}
+
+fn stored(id: u64) -> Stored {
+    Stored { id, body: "x".to_owned(), file: None }
+}
+
+/// What the store makes of messages.
+fn page(form: Form, stored: &[Stored]) -> Page {
+    let (target, sender) = (Target::parse("#r").unwrap(), person(9).name);
+    let mut page = Page::default();
+    for Stored { id, body, file } in stored {
+        let (id, time, target, sender) = (MessageId(*id), Timestamp::default(), &target, &sender);
+        let entry = Entry { conversation: ROOM, id, time, target, sender, file: *file };
+        page.push(form, &entry, |lines| lines.extend_from_slice(body.as_bytes()));
     }
+    page
 }
 
 /// The ticket of the last request among effects.
@@ -165,7 +178,7 @@ fn a_login_is_not_shown_what_it_missed_in_a_room_that_it_left_meanwhile() {
     let (subject, heir) = (Some(person(2)), None);
     let change = crate::ops::RoomChange { room: room(), subject, changed: true, was_member: true, heir };
     bench.handle(Input::Stored(kick, Done::Op(Ok(Outcome::RoomChanged(change)))));
-    let effects = bench.arrive(arrival, vec![entry(1)]);
+    let effects = bench.arrive(arrival, &[stored(1)]);
     assert_eq!(sent(&effects, conn), "OK login user=u2 unread=0\n");
 }
 
@@ -224,18 +237,18 @@ fn a_page_behind_a_bound_does_not_read_what_lies_before_it() {
         first: MessageId(1),
         last: MessageId(9),
     };
-    let arrival_of = Arrival { unread: 9, entries: Vec::new(), rest: vec![row] };
+    let arrival_of = Arrival { unread: 9, page: Page::default(), rest: vec![row] };
     bench.handle(Input::Stored(arrival, Done::Query(Ok(Answer::Arrival(arrival_of)))));
-    let mut read = |line: &str, entries: Vec<Entry>, oldest: u64| {
+    let mut read = |line: &str, found: &[Stored], oldest: u64| {
         let fetch = ticket(&bench.line(conn, line));
-        let page = Page { entries, more: false, oldest: Some(MessageId(oldest)) };
+        let page = Page { oldest: Some(MessageId(oldest)), ..page(Form::Row, found) };
         bench.handle(Input::Stored(fetch, Done::Query(Ok(Answer::Page(page)))));
         bench.flush(conn);
         marks(&bench.line(conn, "/ping"))
     };
-    assert_eq!(read("/fetch #r after=7", vec![entry(8), entry(9)], 8), []);
-    assert_eq!(read("/fetch #r before=3", vec![entry(2)], 1), []);
-    assert_eq!(read("/fetch #r after=0 limit=2", vec![entry(1), entry(2)], 1), [(ROOM, MessageId(2))]);
+    assert_eq!(read("/fetch #r after=7", &[stored(8), stored(9)], 8), []);
+    assert_eq!(read("/fetch #r before=3", &[stored(2)], 1), []);
+    assert_eq!(read("/fetch #r after=0 limit=2", &[stored(1), stored(2)], 1), [(ROOM, MessageId(2))]);
 }
 
 #[test]
@@ -253,7 +266,7 @@ fn a_marker_moves_for_other_sessions_where_who_moved_it_is_gone() {
         first: MessageId(1),
         last: MessageId(9),
     };
-    let arrival_of = Arrival { unread: 9, entries: Vec::new(), rest: vec![row] };
+    let arrival_of = Arrival { unread: 9, page: Page::default(), rest: vec![row] };
     bench.handle(Input::Stored(arrival, Done::Query(Ok(Answer::Arrival(arrival_of)))));
 
     let ack = ticket(&bench.line(gone, "/ack #r 9"));
@@ -315,9 +328,8 @@ fn who_reads_a_long_page_still_hears_of_the_room() {
     let mut bench = Bench::new();
     let conn = bench.login(0, 1);
     let asked = ticket(&bench.line(conn, "/fetch #r"));
-    let body: std::sync::Arc<str> = "x".repeat(60_000).into();
-    let entries = (1..=17).map(|id| Entry { body: body.clone(), ..entry(id) }).collect();
-    let page = Answer::Page(Page { entries, more: true, oldest: None });
+    let found: Vec<Stored> = (1..=17).map(|id| Stored { body: "x".repeat(60_000), ..stored(id) }).collect();
+    let page = Answer::Page(Page { more: true, ..page(Form::Row, &found) });
     let reply = bench.handle(Input::Stored(asked, Done::Query(Ok(page))));
     assert!(sent(&reply, conn).len() > 1_000_000);
     assert!(sent(&event(&mut bench, conn, 100), conn).starts_with("* topic "), "the page is being read");

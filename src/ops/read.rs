@@ -1,10 +1,8 @@
 //! Reads, and what they found.
 
-use std::sync::Arc;
-
 use super::{
-    AccountId, Behind, ConversationId, Credentials, DeviceCertificates, FilePart, FileRef, FileRow, FilesWanted,
-    MessageId, Person, Pools, RoomInfo, RosterPage, Sha256, Signal,
+    AccountId, Behind, ConversationId, Credentials, DeviceCertificates, FilePart, FileRow, FilesWanted, MessageId,
+    Page, Person, Pools, RoomInfo, RosterPage, Sha256, Signal,
 };
 use crate::protocol::{DeviceName, FileId, RoomName, Show, Target, Timestamp, UserName};
 
@@ -82,7 +80,7 @@ pub enum Query {
         /// At which room.
         room: RoomName,
     },
-    /// A page of one log, rising. → [`Answer::Page`]; `NoSuchUser`, `NoSuchRoom`, `NotMember`.
+    /// A page of one log, rising. → [`Answer::Page`] of rows; `NoSuchUser`, `NoSuchRoom`, `NotMember`.
     Page {
         /// Who reads.
         account: AccountId,
@@ -95,7 +93,7 @@ pub enum Query {
         /// At most so many bytes of encoded rows (counted as body + 160), but at least one message.
         max_bytes: usize,
     },
-    /// Unread messages of all conversations by time, conversation, id. → [`Answer::Page`]
+    /// Unread messages of all conversations by time, conversation, id. → [`Answer::Page`] of rows
     Unread {
         /// Who reads.
         account: AccountId,
@@ -123,7 +121,7 @@ pub enum Query {
         max_bytes: usize,
     },
     /// What a session that fell behind did not get, by time, conversation, id: a prefix of each range.
-    /// → [`Answer::Page`]
+    /// → [`Answer::Page`] of events
     Backlog {
         /// The ranges.
         ranges: Vec<Range>,
@@ -272,37 +270,6 @@ pub struct MemberRow {
     pub last_seen: Timestamp,
 }
 
-/// Messages of one or several logs.
-#[derive(Debug, Clone)]
-pub struct Page {
-    /// In the order that the query names.
-    pub entries: Vec<Entry>,
-    /// Whether the log goes on in the direction of the query.
-    pub more: bool,
-    /// The first message that its log still holds behind the query's bound, where the query reads one
-    /// log; a marker below it has no gap in between.
-    pub oldest: Option<MessageId>,
-}
-
-/// One message as it was stored.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// Its log.
-    pub conversation: ConversationId,
-    /// Its number.
-    pub id: MessageId,
-    /// When it was stored.
-    pub time: Timestamp,
-    /// The room, or the receiver.
-    pub target: Target,
-    /// Who sent it.
-    pub sender: Person,
-    /// Its text; of a file its name.
-    pub body: Arc<str>,
-    /// Set where it is a file.
-    pub file: Option<FileRef>,
-}
-
 /// A conversation's unread messages: those behind the marker that others sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadRow {
@@ -323,8 +290,8 @@ pub struct UnreadRow {
 pub struct Arrival {
     /// How many unread messages there are in all.
     pub unread: u64,
-    /// The oldest of them.
-    pub entries: Vec<Entry>,
+    /// The oldest of them, in the form [`Form::Missed`](super::Form::Missed).
+    pub page: Page,
     /// For each conversation that has more than is in `entries`: the rest.
     pub rest: Vec<UnreadRow>,
 }

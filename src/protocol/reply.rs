@@ -1,7 +1,8 @@
 //! Lines from the server: `OK`, `ERR`, rows and events, and the codes of errors.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::io::Write as _;
 
 use super::name::Label;
 
@@ -131,7 +132,7 @@ impl fmt::Display for Head {
 ///
 /// Values hold no space; what may hold one comes last, through [`Line::text`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line(String);
+pub struct Line(Vec<u8>);
 
 impl Line {
     /// `OK verb[@label]`
@@ -156,10 +157,27 @@ impl Line {
 
     fn begin(start: fmt::Arguments<'_>) -> Line {
         // Most lines are short; a message's room is made when its text comes.
-        let mut line = String::with_capacity(96);
+        let mut line = Vec::with_capacity(96);
         let written = line.write_fmt(start);
-        debug_assert!(written.is_ok(), "a String takes everything");
+        debug_assert!(written.is_ok(), "memory takes everything");
         Line(line)
+    }
+
+    /// `- kind` behind whole lines: of many none is copied.
+    pub fn row_behind(kind: &str, lines: Vec<u8>) -> Line {
+        Line::behind(b"- ", kind, lines)
+    }
+
+    /// `* kind` behind whole lines.
+    pub fn event_behind(kind: &str, lines: Vec<u8>) -> Line {
+        Line::behind(b"* ", kind, lines)
+    }
+
+    fn behind(start: &[u8], kind: &str, mut lines: Vec<u8>) -> Line {
+        debug_assert!(lines.last().is_none_or(|&last| last == b'\n'), "lines have endings");
+        lines.extend_from_slice(start);
+        lines.extend_from_slice(kind.as_bytes());
+        Line(lines)
     }
 
     /// ` value`
@@ -188,8 +206,13 @@ impl Line {
     pub fn text(mut self, text: &str) -> Line {
         debug_assert!(!text.contains(['\n', '\r', '\0']), "a text is one line");
         self.0.reserve_exact(text.len() + 3);
-        self.0.push_str(" :");
-        self.0.push_str(text);
+        self.text_by(|line| line.extend_from_slice(text.as_bytes()))
+    }
+
+    /// ` :` and what `write` appends, which is one line of UTF-8, the last of a line.
+    pub fn text_by(mut self, write: impl FnOnce(&mut Vec<u8>)) -> Line {
+        self.0.extend_from_slice(b" :");
+        write(&mut self.0);
         self
     }
 
@@ -202,20 +225,19 @@ impl Line {
     }
 
     /// The bytes to send, with the ending.
-    pub fn finish(self) -> Vec<u8> {
-        let mut bytes = self.0.into_bytes();
-        bytes.push(b'\n');
-        bytes
+    pub fn finish(mut self) -> Vec<u8> {
+        self.0.push(b'\n');
+        self.0
     }
 
     /// Appends the bytes to send, with the ending.
     pub fn finish_into(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.0.as_bytes());
+        out.extend_from_slice(&self.0);
         out.push(b'\n');
     }
 
     fn holds_one_word(&self, from: usize) -> bool {
-        self.0.get(from + 1..).is_some_and(|word| !word.contains([' ', '\n', '\r', '\0']))
+        self.0.get(from + 1..).is_some_and(|word| !word.iter().any(|byte| b" \n\r\0".contains(byte)))
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::ops::{Behind, ConversationId, Entry, MessageId, Range};
+use crate::ops::{Behind, ConversationId, MessageId, PageRow, Range};
 
 /// Bytes for connections: a whole number of lines.
 pub type Lines = Rc<[u8]>;
@@ -156,17 +156,17 @@ impl Delivery {
 
     /// Takes a page that was read back: calls `send` for each message that is really due. Afterwards it
     /// is live, or has more to read.
-    pub fn take_page(&mut self, entries: &[Entry], more: bool, mut send: impl FnMut(&Entry)) {
+    pub fn take_page(&mut self, rows: &[PageRow], more: bool, mut send: impl FnMut(&PageRow)) {
         let Some(lag) = &mut self.lag else { return };
-        for entry in entries {
+        for row in rows {
             // A range that is gone was left meanwhile.
-            let Some(range) = lag.ranges.get_mut(&entry.conversation) else { continue };
-            if entry.id <= range.after || entry.id > range.upto {
+            let Some(range) = lag.ranges.get_mut(&row.conversation) else { continue };
+            if row.id <= range.after || row.id > range.upto {
                 continue;
             }
-            range.after = entry.id;
-            if !lag.own.contains(&(entry.conversation, entry.id)) {
-                send(entry);
+            range.after = row.id;
+            if !lag.own.contains(&(row.conversation, row.id)) {
+                send(row);
             }
         }
         let asked = lag.reading.take().unwrap_or_default();
@@ -291,9 +291,6 @@ impl Lag {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::{AccountId, Person};
-    use crate::protocol::{Target, Timestamp, UserName};
-
     const ROOM: ConversationId = ConversationId(7);
     const LIMIT: u64 = 1000;
 
@@ -301,17 +298,8 @@ mod tests {
         vec![b'x'; bytes].into()
     }
 
-    fn entry(id: u64) -> Entry {
-        let bob = UserName::parse("bob").unwrap();
-        Entry {
-            conversation: ROOM,
-            id: MessageId(id),
-            time: Timestamp::default(),
-            target: Target::parse("#r").unwrap(),
-            sender: Person { id: AccountId(1), name: bob },
-            body: "x".into(),
-            file: None,
-        }
+    fn row(id: u64) -> PageRow {
+        PageRow { conversation: ROOM, id: MessageId(id), in_room: true, begin: 0, end: 0 }
     }
 
     fn range(after: u64, upto: u64) -> Range {
@@ -331,7 +319,7 @@ mod tests {
         assert_eq!(delivery.offer(ROOM, MessageId(5), &lines(100), 0, LIMIT), Verdict::Wait, "held");
         delivery.sent_by_itself(ROOM, MessageId(3));
         let mut got = Vec::new();
-        delivery.take_page(&[entry(2), entry(3), entry(4)], false, |entry| got.push(entry.id.0));
+        delivery.take_page(&[row(2), row(3), row(4)], false, |row| got.push(row.id.0));
         delivery.catch_up(|_, id, _| got.push(id.0));
         assert_eq!(got, [2, 4, 5]);
         assert!(!delivery.is_behind());
@@ -354,9 +342,9 @@ mod tests {
             delivery.offer(ROOM, MessageId(id), &lines(100), 0, LIMIT);
         }
         let mut got = Vec::new();
-        delivery.take_page(&[entry(1)], true, |entry| got.push(entry.id.0));
+        delivery.take_page(&[row(1)], true, |row| got.push(row.id.0));
         assert_eq!(delivery.read_back(0, LIMIT), Some(vec![range(1, 9)]));
-        delivery.take_page(&[entry(1), entry(2), entry(3)], true, |entry| got.push(entry.id.0));
+        delivery.take_page(&[row(1), row(2), row(3)], true, |row| got.push(row.id.0));
         delivery.catch_up(|_, _, _| panic!("more is in the log"));
         assert_eq!(delivery.read_back(0, LIMIT), Some(vec![range(3, 9)]));
         assert_eq!(got, [1, 2, 3]);
@@ -381,7 +369,7 @@ mod tests {
         delivery.offer(ROOM, MessageId(1), &lines(100), 1000, LIMIT);
         assert!(delivery.read_back(0, LIMIT).is_some());
         delivery.leave(ROOM);
-        delivery.take_page(&[entry(1)], false, |_| panic!("not a member"));
+        delivery.take_page(&[row(1)], false, |_| panic!("not a member"));
         delivery.catch_up(|_, _, _| {});
         assert!(!delivery.is_behind());
     }

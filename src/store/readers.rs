@@ -7,7 +7,7 @@ use super::queue::{Lane, Taken, locked};
 use super::seal::Sealer;
 use super::sqlite::Sqlite;
 use super::worker::{ANSWER_BYTES, BUNDLE_BYTES, Delivery, News, PartJob, Shared};
-use crate::ops::{Answer, DEVICES_MAX, Done, Entry, Refused};
+use crate::ops::{Answer, DEVICES_MAX, Done, Page, PageRow, Refused};
 
 pub(super) fn read(sqlite: &Sqlite, shared: &Shared) {
     loop {
@@ -63,10 +63,10 @@ pub(super) fn read_parts(records: &Sqlite, data: &dyn Data, sealer: &Sealer, sha
 
 /// Bytes that an answer holds, about.
 fn answer_bytes(answer: &Answer) -> usize {
-    let entries = |entries: &[Entry]| entries.iter().map(|entry| entry.body.len() + 160).sum();
+    let page = |page: &Page| page.lines.len() + size_of_val::<[PageRow]>(&page.rows);
     match answer {
-        Answer::Page(page) => entries(&page.entries),
-        Answer::Arrival(arrival) => entries(&arrival.entries),
+        Answer::Page(found) => page(found),
+        Answer::Arrival(arrival) => page(&arrival.page),
         Answer::Rooms { rows, .. } => rows.iter().map(|row| row.topic.as_ref().map_or(0, String::len) + 160).sum(),
         Answer::Members(rows) => rows.len() * 96,
         Answer::Users { rows, .. } => rows.len() * 64,

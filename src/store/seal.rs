@@ -17,8 +17,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
@@ -31,8 +30,10 @@ const KEY_FILE: &str = "server.key";
 const KEY_LEN: usize = 32;
 /// Bytes of a nonce, which stands behind the sealed bytes and their tag.
 const NONCE_LEN: usize = 12;
+/// Bytes of the tag.
+const TAG_LEN: usize = 16;
 /// Bytes that sealing adds: tag and nonce.
-pub(super) const SEAL_OVERHEAD: usize = 16 + NONCE_LEN;
+pub(super) const SEAL_OVERHEAD: usize = TAG_LEN + NONCE_LEN;
 
 /// The server's key: what everything secret in the data directory depends on. Wiped when dropped, not
 /// shown by `Debug`.
@@ -211,7 +212,10 @@ impl Sealer {
     /// one receiver.
     pub(super) fn key(&self, column: Column, scope: i64) -> SealKey {
         let key = expand(&self.root, &[b"seal ", column.name(), &scope.to_be_bytes()]);
-        SealKey { cipher: Aes256Gcm::new((&*key).into()), column }
+        // A key of the right length is refused only where memory is short; then nothing seals and nothing opens.
+        let cipher = UnboundKey::new(&AES_256_GCM, key.as_ref()).ok().map(LessSafeKey::new);
+        debug_assert!(cipher.is_some());
+        SealKey { cipher, column }
     }
 
     /// A digest that tells nothing to who has only the database: HMAC-SHA256, which is what
@@ -275,7 +279,7 @@ fn random_nonce() -> Result<[u8; NONCE_LEN], SealError> {
 
 /// The key of one row, one log, or one file.
 pub(super) struct SealKey {
-    cipher: Aes256Gcm,
+    cipher: Option<LessSafeKey>,
     column: Column,
 }
 
@@ -300,19 +304,39 @@ impl SealKey {
         let mut sealed = Vec::with_capacity(plain.len() + SEAL_OVERHEAD);
         sealed.extend_from_slice(plain);
         let (data, len) = self.associated(row);
-        let data = data.get(..len).ok_or(SealError)?;
-        self.cipher.encrypt_in_place(&nonce.into(), data, &mut sealed).map_err(|_| SealError)?;
+        let data = Aad::from(data.get(..len).ok_or(SealError)?);
+        let cipher = self.cipher.as_ref().ok_or(SealError)?;
+        let sealed_with = Nonce::assume_unique_for_key(nonce);
+        cipher.seal_in_place_append_tag(sealed_with, data, &mut sealed).map_err(|_| SealError)?;
         sealed.extend_from_slice(&nonce);
         Ok(sealed)
     }
 
     /// Opens what was sealed for `row`; `None` where it was changed, moved, or sealed with another key.
     pub(super) fn open(&self, row: i64, sealed: &[u8]) -> Option<Vec<u8>> {
+        let mut plain = Vec::with_capacity(sealed.len());
+        self.open_onto(row, sealed, &mut plain).then_some(plain)
+    }
+
+    /// The same, appended to `out`, which is as it was where nothing opens. Whether it did.
+    pub(super) fn open_onto(&self, row: i64, sealed: &[u8], out: &mut Vec<u8>) -> bool {
+        let begin = out.len();
+        let opened = self.try_open_onto(row, sealed, out).is_some();
+        if !opened {
+            out.truncate(begin);
+        }
+        opened
+    }
+
+    fn try_open_onto(&self, row: i64, sealed: &[u8], out: &mut Vec<u8>) -> Option<()> {
         let (sealed, nonce) = sealed.split_last_chunk::<NONCE_LEN>()?;
-        let mut plain = sealed.to_vec();
+        let (sealed, tag) = sealed.split_last_chunk::<TAG_LEN>()?;
         let (data, len) = self.associated(row);
-        self.cipher.decrypt_in_place(&(*nonce).into(), data.get(..len)?, &mut plain).ok()?;
-        Some(plain)
+        let begin = out.len();
+        out.extend_from_slice(sealed);
+        let (nonce, data) = (Nonce::assume_unique_for_key(*nonce), Aad::from(data.get(..len)?));
+        self.cipher.as_ref()?.open_in_place_separate_tag(nonce, data, tag, out.get_mut(begin..)?).ok()?;
+        Some(())
     }
 }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use super::{Engine, ServerKey};
 use crate::ops::*;
+use crate::protocol::answer::{FileLine, MessageLine, ServerLine};
 use crate::protocol::{PostKey, RoomName, Target, Timestamp, UserName};
 
 pub(super) fn name(text: &str) -> UserName {
@@ -248,12 +249,49 @@ impl World {
     }
 }
 
-fn bodies(entries: &[Entry]) -> Vec<&str> {
-    entries.iter().map(|entry| &*entry.body).collect()
+/// A line of a page, as a client reads it.
+#[derive(Debug)]
+struct Shown {
+    id: u64,
+    target: Target,
+    sender: UserName,
+    body: String,
+    file: Option<FileRef>,
 }
 
-fn ids(entries: &[Entry]) -> Vec<u64> {
-    entries.iter().map(|entry| entry.id.0).collect()
+fn shown(page: &Page) -> Vec<Shown> {
+    let mut shown = Vec::new();
+    let mut end = 0;
+    for row in &page.rows {
+        assert_eq!(row.begin, end, "lines follow each other");
+        end = row.end;
+        let line = std::str::from_utf8(page.line(row)).unwrap().strip_suffix('\n').unwrap();
+        let (ServerLine::Row(fields) | ServerLine::Event(fields)) = ServerLine::parse(line) else { panic!("{line}") };
+        let one = match fields.kind() {
+            "file" => {
+                let FileLine { id, target, sender, file, size, sha256, gone, name, .. } =
+                    FileLine::read(&fields).unwrap();
+                let (target, body) = (target.clone(), name.to_string());
+                Shown { id, target, sender, body, file: Some(FileRef { id: file, size, sha256: Sha256(sha256), gone }) }
+            }
+            _ => {
+                let MessageLine { id, target, sender, body, .. } = MessageLine::read(&fields).unwrap();
+                Shown { id, target, sender, body: body.to_owned(), file: None }
+            }
+        };
+        assert_eq!((one.id, matches!(one.target, Target::Room(_))), (row.id.0, row.in_room));
+        shown.push(one);
+    }
+    assert_eq!(page.lines.len(), end);
+    shown
+}
+
+fn bodies(page: &Page) -> Vec<String> {
+    shown(page).into_iter().map(|shown| shown.body).collect()
+}
+
+fn ids(page: &Page) -> Vec<u64> {
+    page.rows.iter().map(|row| row.id.0).collect()
 }
 
 /// A wake that rings a bell for whoever waits in the test.

@@ -470,10 +470,10 @@ impl Model {
                 }
             }
             (Query::Page { account, .. } | Query::Unread { account, .. }, Answer::Page(page)) => {
-                for entry in &page.entries {
-                    let found = self.conversations.get(&entry.conversation);
+                for row in &page.rows {
+                    let found = self.conversations.get(&row.conversation);
                     if !found.is_some_and(|found| found.members.contains(account)) {
-                        return Err(format!("{account:?} reads a log of others: {entry:?}"));
+                        return Err(format!("{account:?} reads a log of others: {row:?}"));
                     }
                 }
             }

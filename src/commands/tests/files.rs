@@ -108,9 +108,9 @@ fn a_slow_reader_gets_a_file_from_the_log() {
     let chunk = ticket(&bench.line(sender, "/chunk 5 0 AAAA"));
     assert_eq!(sent(&bench.written(chunk, 3, Some(finished(3, true))), conn), "");
     let page = backlog(&bench.flush(conn)).unwrap();
-    let gone = Entry { file: Some(file(true)), body: "my cat.png".into(), ..entry(3) };
-    let page_of = Page { entries: vec![entry(2), gone], more: false, oldest: None };
-    let text = sent(&bench.handle(Input::Stored(page, Done::Query(Ok(Answer::Page(page_of))))), conn);
+    let gone = Stored { file: Some(file(true)), body: "my cat.png".into(), ..stored(3) };
+    let read = super::page(Form::Event, &[stored(2), gone]);
+    let text = sent(&bench.handle(Input::Stored(page, Done::Query(Ok(Answer::Page(read))))), conn);
     let event = format!("* file 3 1970-01-01T00:00:00.000Z #r u9 file=5 size=3 sha256={HASH} gone=yes :my cat.png\n");
     assert!(text.starts_with("* msg 2 ") && text.ends_with(&event), "{text}");
 }
@@ -122,13 +122,13 @@ fn files_are_rows_of_a_page_and_of_an_arrival() {
     bench.line(conn, "/ack manual");
     let behind = Behind { conversation: ROOM, read: MessageId(0), last: MessageId(3) };
     let arrival = bench.opened(conn, 1, &[behind]);
-    let entry = Entry { file: Some(file(false)), body: "my cat.png".into(), ..entry(3) };
-    let text = sent(&bench.arrive(arrival, vec![entry.clone()]), conn);
+    let cat = [Stored { file: Some(file(false)), body: "my cat.png".into(), ..stored(3) }];
+    let text = sent(&bench.arrive(arrival, &cat), conn);
     assert!(text.ends_with(&format!("file=5 size=3 sha256={HASH} missed=yes :my cat.png\n")), "{text}");
     bench.flush(conn);
     let fetch = ticket(&bench.line(conn, "/fetch #r"));
-    let page = Page { entries: vec![entry], more: false, oldest: None };
-    let text = sent(&bench.handle(Input::Stored(fetch, Done::Query(Ok(Answer::Page(page))))), conn);
+    let page = Answer::Page(page(Form::Row, &cat));
+    let text = sent(&bench.handle(Input::Stored(fetch, Done::Query(Ok(page)))), conn);
     assert!(text.starts_with("- file 3 ") && text.ends_with(":my cat.png\nOK fetch count=1 more=no\n"), "{text}");
 }
 
@@ -160,7 +160,7 @@ fn what_is_too_large_or_in_clear_does_not_reach_the_store() {
         invitations: Vec::new(),
     };
     let arrival = ticket(&bench.handle(Input::Stored(opening, Done::Op(Ok(Outcome::SessionOpened(Box::new(opened)))))));
-    bench.arrive(arrival, Vec::new());
+    bench.arrive(arrival, &[]);
     assert!(
         sent(&bench.line(conn, &format!("/send-file #r x 3 {HASH}")), conn).starts_with("ERR send-file e2e-required")
     );

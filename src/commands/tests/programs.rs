@@ -124,7 +124,7 @@ fn what_was_missed_is_not_for_a_later_login() {
     bench.line(slow, "/logout");
     let arrival = bench.opened(slow, 3, &[]);
     assert_eq!(sent(&bench.signals(read, &[4], false), slow), "");
-    bench.arrive(arrival, Vec::new());
+    bench.arrive(arrival, &[]);
     assert_eq!(sent(&bench.signal(sender, 5), slow), "");
 }
 
@@ -134,7 +134,7 @@ fn a_login_that_is_not_answered_yet_hears_no_signal() {
     let (conn, sender) = (bench.open(0), bench.login(1, 2));
     let arrival = bench.opened(conn, 1, &[]);
     assert_eq!(sent(&bench.signal(sender, 4), conn), "");
-    bench.arrive(arrival, Vec::new());
+    bench.arrive(arrival, &[]);
     assert_eq!(sent(&bench.signal(sender, 5), conn), shown(5, 2));
 }
 

@@ -4,17 +4,17 @@
 //! what it returns and not what there is.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::sync::Arc;
 
 use super::super::seal::{Column, SEAL_OVERHEAD, SealKey};
 use super::markers::View;
 use super::messages::{row_key, split_row_key};
 use super::{Fault, Outcomes, Sqlite, one_more};
 use crate::ops::{
-    AccountId, Answer, Arrival, Behind, Bound, ConversationId, Entry, MessageId, Page, Person, Range, UnreadRow,
+    AccountId, Answer, Arrival, Behind, Bound, ConversationId, Entry, Form, MessageId, Page, Range, UnreadRow,
 };
-use crate::protocol::{FileId, RoomName, Target, Timestamp};
+use crate::protocol::{FileId, RoomName, Target, Timestamp, UserName};
 
 /// Stands in for a body that does not open, so that one damaged record does not take a page down.
 pub(super) const BODY_UNREADABLE: &str = "[the server cannot read this message: its copy is damaged]";
@@ -59,24 +59,46 @@ struct Log {
 }
 
 enum With {
-    Room(RoomName),
-    Pair(Person, Person),
+    Room(Target),
+    Pair(Side, Side),
+}
+
+/// One of two people, and what a message to them names as its target.
+struct Side {
+    account: AccountId,
+    target: Target,
+}
+
+impl With {
+    /// What a message of the log names as its target; for `account` the room or the other person.
+    fn target(&self, account: AccountId) -> &Target {
+        match self {
+            With::Room(target) => target,
+            With::Pair(a, b) => {
+                if a.account == account {
+                    &b.target
+                } else {
+                    &a.target
+                }
+            }
+        }
+    }
 }
 
 /// Names and keys looked up for one answer.
 #[derive(Default)]
 struct Lookups {
     logs: HashMap<ConversationId, Log>,
-    people: HashMap<AccountId, Person>,
+    names: HashMap<AccountId, UserName>,
 }
 
 /// Counts the bytes of a page.
 struct Budget(usize);
 
 impl Budget {
-    /// Whether a message still fits; the first always does.
-    fn takes(&mut self, found: &Found, first: bool) -> bool {
-        let bytes = found.len.saturating_sub(SEAL_OVERHEAD) + ROW_OVERHEAD;
+    /// Whether a message with a sealed body of this length still fits; the first always does.
+    fn takes(&mut self, len: usize, first: bool) -> bool {
+        let bytes = len.saturating_sub(SEAL_OVERHEAD) + ROW_OVERHEAD;
         let fits = first || bytes <= self.0;
         self.0 = self.0.saturating_sub(bytes);
         fits
@@ -95,7 +117,7 @@ impl Sqlite {
         max_bytes: usize,
     ) -> Outcomes<Answer> {
         let Some(conversation) = self.own_conversation(account, target)? else {
-            return Ok(Answer::Page(Page { entries: Vec::new(), more: false, oldest: None }));
+            return Ok(Answer::Page(Page::default()));
         };
         let (oldest, last) = self.extent(conversation)?;
         let (after, below, forward) = match bound {
@@ -105,30 +127,52 @@ impl Sqlite {
         };
         let (from, to) = (oldest.max(after.saturating_add(1)), last.min(below.saturating_sub(1)));
         if from > to || limit == 0 {
-            return Ok(Answer::Page(Page { entries: Vec::new(), more: from <= to, oldest: None }));
+            return Ok(Answer::Page(Page { more: from <= to, ..Page::default() }));
         }
-        let sql = if forward {
-            "SELECT time, id, sender, length(body), file FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3"
-        } else {
-            "SELECT time, id, sender, length(body), file FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id DESC LIMIT ?3"
-        };
         let key = |number| row_key(conversation, MessageId(number));
-        let rows = self.list(sql, (key(from), key(to), one_more(limit)), found)?;
-        let mut budget = Budget(max_bytes);
+        let mut page = Page { oldest: Some(MessageId(from)), ..Page::default() };
+        let (mut first, mut budget) = (key(from), Budget(max_bytes));
+        if !forward {
+            // Read from its first message on, so that its lines are written in their order.
+            (first, page.more) = self.first_of_last(key(from), key(to), limit, budget)?;
+            budget = Budget(usize::MAX);
+        }
         let mut lookups = Lookups::default();
-        let mut entries = Vec::new();
-        let mut more = false;
-        for row in &rows {
-            if entries.len() == limit || !budget.takes(row, entries.is_empty()) {
-                more = true;
+        let sql = "SELECT time, id, sender, body, file FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3";
+        let mut statement = self.statement(sql)?;
+        let mut rows = statement.query((first, key(to), one_more(limit)))?;
+        while let Some(row) = rows.next()? {
+            let sealed = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
+            if page.rows.len() == limit || !budget.takes(sealed.len(), page.rows.is_empty()) {
+                page.more = true;
                 break;
             }
-            entries.push(self.entry(&mut lookups, row)?);
+            let found = Found {
+                time: row.get(0)?,
+                row: row.get(1)?,
+                sender: row.get(2)?,
+                len: sealed.len(),
+                file: row.get(4)?,
+            };
+            self.push(&mut lookups, &mut page, Form::Row, &found, sealed)?;
         }
-        if !forward {
-            entries.reverse();
+        Ok(Answer::Page(page))
+    }
+
+    /// The first of the last messages of a range that fit a page; whether there are more before it.
+    fn first_of_last(&self, from: i64, to: i64, limit: usize, mut budget: Budget) -> Outcomes<(i64, bool)> {
+        let sql = "SELECT id, length(body) FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id DESC LIMIT ?3";
+        let mut statement = self.statement(sql)?;
+        let mut rows = statement.query((from, to, one_more(limit)))?;
+        let (mut first, mut count) = (to, 0);
+        while let Some(row) = rows.next()? {
+            if count == limit || !budget.takes(length(row, 1)?, count == 0) {
+                return Ok((first, true));
+            }
+            first = row.get(0)?;
+            count += 1;
         }
-        Ok(Answer::Page(Page { entries, more, oldest: Some(MessageId(from)) }))
+        Ok((first, false))
     }
 
     /// Numbers of the first message that is still there and of the last there ever was.
@@ -145,15 +189,13 @@ impl Sqlite {
         let source = |view: &View| Source::new(view.conversation, view.floor, view.last, Some(account));
         let views = self.views(account)?;
         let sources = views.iter().filter(|view| view.unread() > 0).map(source).collect();
-        let (entries, more) = self.merge(&mut Lookups::default(), sources, limit, max_bytes)?;
-        Ok(Answer::Page(Page { entries, more, oldest: None }))
+        Ok(Answer::Page(self.merge(&mut Lookups::default(), Form::Row, sources, limit, max_bytes)?))
     }
 
     pub(super) fn backlog(&self, ranges: &[Range], max_bytes: usize) -> Outcomes<Answer> {
         let sources =
             ranges.iter().map(|range| Source::new(range.conversation, range.after.0, range.upto.0, None)).collect();
-        let (entries, more) = self.merge(&mut Lookups::default(), sources, usize::MAX, max_bytes)?;
-        Ok(Answer::Page(Page { entries, more, oldest: None }))
+        Ok(Answer::Page(self.merge(&mut Lookups::default(), Form::Event, sources, usize::MAX, max_bytes)?))
     }
 
     pub(super) fn arrival(
@@ -180,12 +222,12 @@ impl Sqlite {
             }
         }
         let mut lookups = Lookups::default();
-        let (entries, _) = self.merge(&mut lookups, sources, limit, max_bytes)?;
+        let page = self.merge(&mut lookups, Form::Missed, sources, limit, max_bytes)?;
         let mut taken: HashMap<ConversationId, (u64, MessageId)> = HashMap::new();
-        for entry in &entries {
-            let (count, last) = taken.entry(entry.conversation).or_default();
+        for row in &page.rows {
+            let (count, last) = taken.entry(row.conversation).or_default();
             *count += 1;
-            *last = entry.id;
+            *last = row.id;
         }
         let unread = waiting.iter().map(|(_, _, _, count)| count).sum();
         let mut rest = Vec::new();
@@ -196,7 +238,7 @@ impl Sqlite {
             }
         }
         rest.sort_by(|one, other| one.target.cmp(&other.target));
-        Ok(Answer::Arrival(Arrival { unread, entries, rest }))
+        Ok(Answer::Arrival(Arrival { unread, page, rest }))
     }
 
     pub(super) fn unread_counts(&self, account: AccountId, all: bool) -> Outcomes<Answer> {
@@ -245,31 +287,38 @@ impl Sqlite {
         })
     }
 
-    /// The oldest messages of all sources by time, log and number; whether there are more.
+    /// The oldest messages of all sources by time, log and number.
     fn merge(
         &self,
         lookups: &mut Lookups,
+        form: Form,
         mut sources: Vec<Source>,
         limit: usize,
         max_bytes: usize,
-    ) -> Outcomes<(Vec<Entry>, bool)> {
+    ) -> Outcomes<Page> {
         // Row keys order by log, then number. The index is of the source.
         let mut next = BinaryHeap::new();
         for (index, source) in sources.iter_mut().enumerate() {
             next.extend(self.next(source)?.map(|found| Reverse((found, index))));
         }
         let mut budget = Budget(max_bytes);
-        let mut entries = Vec::new();
+        let mut page = Page::default();
+        if next.is_empty() {
+            return Ok(page); // as for most logins: not even the statement is looked up
+        }
+        let mut body = self.statement("SELECT body FROM message WHERE id = ?1")?;
         while let Some(Reverse((found, index))) = next.pop() {
-            if entries.len() >= limit || !budget.takes(&found, entries.is_empty()) {
-                return Ok((entries, true));
+            if page.rows.len() >= limit || !budget.takes(found.len, page.rows.is_empty()) {
+                page.more = true;
+                break;
             }
-            entries.push(self.entry(lookups, &found)?);
+            let sealed: Vec<u8> = body.query_row([found.row], |row| row.get(0))?;
+            self.push(lookups, &mut page, form, &found, &sealed)?;
             if let Some(source) = sources.get_mut(index) {
                 next.extend(self.next(source)?.map(|found| Reverse((found, index))));
             }
         }
-        Ok((entries, false))
+        Ok(page)
     }
 
     fn next(&self, source: &mut Source) -> Outcomes<Option<Found>> {
@@ -291,65 +340,70 @@ impl Sqlite {
 
     // ---- entries ----
 
-    fn entry(&self, lookups: &mut Lookups, found: &Found) -> Outcomes<Entry> {
+    /// Adds a message to a page.
+    fn push(&self, lookups: &mut Lookups, page: &mut Page, form: Form, found: &Found, sealed: &[u8]) -> Outcomes<()> {
         let (conversation, id) = split_row_key(found.row);
-        let sender = self.lookup_person(lookups, found.sender)?;
-        let log = self.lookup_log(lookups, conversation)?;
-        let target = match &log.with {
-            With::Room(name) => Target::Room(name.clone()),
-            With::Pair(a, b) => Target::User(if a.id == found.sender { b.name.clone() } else { a.name.clone() }),
+        let Lookups { logs, names } = lookups;
+        let log = self.log(logs, conversation)?;
+        let sender = match names.entry(found.sender) {
+            Occupied(name) => name.into_mut(),
+            Vacant(place) => place.insert(self.name_of(found.sender)?),
         };
-        let sealed: Vec<u8> =
-            self.statement("SELECT body FROM message WHERE id = ?1")?.query_row([found.row], |row| row.get(0))?;
-        let plain = log.key.open(found.row, &sealed).and_then(|plain| String::from_utf8(plain).ok());
-        let body = plain.map_or_else(
-            || {
-                let log = conversation.0;
-                log::error!("message {id} of log {log} does not open: the database was changed by others");
-                Arc::from(BODY_UNREADABLE)
-            },
-            Arc::from,
-        );
         let file = found.file.map(|file| self.file_ref(file)).transpose()?;
-        Ok(Entry { conversation, id, time: found.time, target, sender, body, file })
+        let target = log.with.target(found.sender);
+        let entry = Entry { conversation, id, time: found.time, target, sender, file };
+        page.push(form, &entry, |lines| {
+            if !open_text(&log.key, found.row, sealed, lines) {
+                log::error!("message {id} of log {} does not open: the database was changed by others", conversation.0);
+                lines.extend_from_slice(BODY_UNREADABLE.as_bytes());
+            }
+        });
+        Ok(())
     }
 
-    fn lookup_person(&self, lookups: &mut Lookups, account: AccountId) -> Outcomes<Person> {
-        if let Some(person) = lookups.people.get(&account) {
-            return Ok(person.clone());
-        }
-        let person = self.person_by_id(account)?.ok_or(Fault::Ours("a sender has no account"))?;
-        lookups.people.insert(account, person.clone());
-        Ok(person)
+    fn name_of(&self, account: AccountId) -> Outcomes<UserName> {
+        Ok(self.person_by_id(account)?.ok_or(Fault::Ours("a sender has no account"))?.name)
     }
 
-    fn lookup_log<'a>(&self, lookups: &'a mut Lookups, conversation: ConversationId) -> Outcomes<&'a Log> {
-        if !lookups.logs.contains_key(&conversation) {
-            let sql = "SELECT c.a, c.b, r.name FROM conversation c LEFT JOIN room r ON r.id = c.id WHERE c.id = ?1";
-            let row: (Option<AccountId>, Option<AccountId>, Option<RoomName>) =
-                self.statement(sql)?.query_row([conversation], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            let with = match row {
-                (Some(a), Some(b), _) => With::Pair(self.lookup_person(lookups, a)?, self.lookup_person(lookups, b)?),
-                (_, _, Some(name)) => With::Room(name),
-                _ => return Err(Fault::Ours("a log is neither a room's nor of two people")),
-            };
-            let key = self.sealer.key(Column::Body, conversation.0);
-            lookups.logs.insert(conversation, Log { key, with });
-        }
-        lookups.logs.get(&conversation).ok_or(Fault::Ours("a log was not looked up"))
+    fn log<'a>(&self, logs: &'a mut HashMap<ConversationId, Log>, conversation: ConversationId) -> Outcomes<&'a Log> {
+        let place = match logs.entry(conversation) {
+            Occupied(log) => return Ok(log.into_mut()),
+            Vacant(place) => place,
+        };
+        let sql = "SELECT c.a, c.b, r.name FROM conversation c LEFT JOIN room r ON r.id = c.id WHERE c.id = ?1";
+        let row: (Option<AccountId>, Option<AccountId>, Option<RoomName>) =
+            self.statement(sql)?.query_row([conversation], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let side = |account| Ok::<_, Fault>(Side { account, target: Target::User(self.name_of(account)?) });
+        let with = match row {
+            (Some(a), Some(b), _) => With::Pair(side(a)?, side(b)?),
+            (_, _, Some(name)) => With::Room(Target::Room(name)),
+            _ => return Err(Fault::Ours("a log is neither a room's nor of two people")),
+        };
+        Ok(place.insert(Log { key: self.sealer.key(Column::Body, conversation.0), with }))
     }
 
     /// The room, or the other person.
     fn other_side(&self, lookups: &mut Lookups, account: AccountId, conversation: ConversationId) -> Outcomes<Target> {
-        Ok(match &self.lookup_log(lookups, conversation)?.with {
-            With::Room(name) => Target::Room(name.clone()),
-            With::Pair(a, b) => Target::User(if a.id == account { b.name.clone() } else { a.name.clone() }),
-        })
+        Ok(self.log(&mut lookups.logs, conversation)?.with.target(account).clone())
     }
 }
 
+/// Appends a body as text. Whether it opened.
+fn open_text(key: &SealKey, row: i64, sealed: &[u8], lines: &mut Vec<u8>) -> bool {
+    let begin = lines.len();
+    let is_text =
+        key.open_onto(row, sealed, lines) && lines.get(begin..).is_some_and(|body| std::str::from_utf8(body).is_ok());
+    if !is_text {
+        lines.truncate(begin);
+    }
+    is_text
+}
+
 fn found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
-    let len: i64 = row.get(3)?;
-    let len = len.try_into().unwrap_or(0);
+    let len = length(row, 3)?;
     Ok(Found { time: row.get(0)?, row: row.get(1)?, sender: row.get(2)?, len, file: row.get(4)? })
+}
+
+fn length(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<usize> {
+    row.get(index).map(|len: i64| len.try_into().unwrap_or(0))
 }

@@ -237,8 +237,8 @@ fn an_erased_account_leaves_only_its_name_and_its_words() {
     assert_eq!(world.members(&bob, "#a").unwrap(), [("bob".to_owned(), Role::Owner)]);
 
     assert_eq!(world.send(&bob, "alice", "hello?").unwrap_err(), Refused::NoSuchUser);
-    assert_eq!(bodies(&world.page(&bob, "alice", Bound::Newest, 10).unwrap().entries), ["to bob"]);
-    assert_eq!(bodies(&world.page(&bob, "#a", Bound::Newest, 10).unwrap().entries), ["in the room"]);
+    assert_eq!(bodies(&world.page(&bob, "alice", Bound::Newest, 10).unwrap()), ["to bob"]);
+    assert_eq!(bodies(&world.page(&bob, "#a", Bound::Newest, 10).unwrap()), ["in the room"]);
     let other = world.person("dave");
     assert_eq!(world.page(&other, "alice", Bound::Newest, 10).unwrap_err(), Refused::NoSuchUser);
 
@@ -257,7 +257,7 @@ fn an_erased_account_leaves_only_its_name_and_its_words() {
     world.apply(Op::Unregister { account: carol.id, epoch: world.epoch("carol") }).unwrap();
     world.sweep(None);
     assert_eq!(world.totals().messages, messages - 2);
-    assert_eq!(bodies(&world.page(&bob, "alice", Bound::Newest, 10).unwrap().entries), ["to bob"]);
+    assert_eq!(bodies(&world.page(&bob, "alice", Bound::Newest, 10).unwrap()), ["to bob"]);
     assert_eq!(world.totals().accounts, 2);
 }
 

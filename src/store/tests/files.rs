@@ -46,7 +46,7 @@ fn account(sqlite: &Sqlite, text: &str) -> Person {
 fn page(sqlite: &Sqlite, who: &Person, of: &str) -> Vec<String> {
     let (target, bound) = (target(of), Bound::Newest);
     match sqlite.answer(&Query::Page { account: who.id, target, bound, limit: 100, max_bytes: usize::MAX }).unwrap() {
-        Answer::Page(page) => page.entries.iter().map(|entry| entry.body.to_string()).collect(),
+        Answer::Page(page) => super::bodies(&page),
         other => panic!("{other:?}"),
     }
 }
@@ -423,7 +423,7 @@ fn a_backup_is_whole_checked_and_never_in_the_way() {
         max_bytes: usize::MAX,
     };
     let Ok(Answer::Page(page)) = sqlite.answer(&query) else { panic!() };
-    assert_eq!(page.entries[0].id, MessageId(500));
+    assert_eq!(page.rows[0].id, MessageId(500));
 }
 
 #[test]

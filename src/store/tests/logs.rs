@@ -14,7 +14,7 @@ fn pages_go_both_ways() {
     }
     let page = |bound, limit| {
         let page = world.page(&alice, "bob", bound, limit).unwrap();
-        (ids(&page.entries), page.more, page.oldest.map(|id| id.0))
+        (ids(&page), page.more, page.oldest.map(|id| id.0))
     };
     let id = MessageId;
     assert_eq!(page(Bound::Newest, 3), (vec![8, 9, 10], true, Some(1)));
@@ -30,10 +30,10 @@ fn pages_go_both_ways() {
     assert_eq!(page(Bound::Before(id(u64::MAX)), 2), (vec![9, 10], true, Some(1)));
     assert_eq!(page(Bound::Newest, 0), (vec![], true, None));
 
-    let entries = world.page(&bob, "alice", Bound::Newest, 2).unwrap().entries;
-    assert_eq!((&entries[0].target, &entries[0].sender), (&target("alice"), &bob));
-    assert_eq!((&entries[1].target, &entries[1].sender), (&target("bob"), &alice));
-    assert!(world.page(&carol, "alice", Bound::Newest, 9).unwrap().entries.is_empty());
+    let shown = shown(&world.page(&bob, "alice", Bound::Newest, 2).unwrap());
+    assert_eq!((&shown[0].target, &shown[0].sender), (&target("alice"), &bob.name));
+    assert_eq!((&shown[1].target, &shown[1].sender), (&target("bob"), &alice.name));
+    assert!(world.page(&carol, "alice", Bound::Newest, 9).unwrap().rows.is_empty());
     assert_eq!(world.page(&carol, "zed", Bound::Newest, 9).unwrap_err(), Refused::NoSuchUser);
     assert_eq!(world.page(&carol, "#zed", Bound::Newest, 9).unwrap_err(), Refused::NoSuchRoom);
 }
@@ -47,7 +47,7 @@ fn pages_are_bounded_in_bytes_but_never_empty() {
     }
     let page = |bound, bytes| {
         let page = world.page_of_bytes(&bob, "alice", bound, 100, bytes).unwrap();
-        (ids(&page.entries), page.more)
+        (ids(&page), page.more)
     };
     assert_eq!(page(Bound::After(MessageId(0)), 1160 * 2), (vec![1, 2], true));
     assert_eq!(page(Bound::After(MessageId(0)), 1160 * 3 - 1), (vec![1, 2], true));
@@ -55,8 +55,8 @@ fn pages_are_bounded_in_bytes_but_never_empty() {
     assert_eq!(page(Bound::Newest, 0), (vec![5], true));
     assert_eq!(page(Bound::Newest, 1160 * 5), (vec![1, 2, 3, 4, 5], false));
     let unread = world.unread(&bob, 100, 1160 * 3);
-    assert_eq!((ids(&unread.entries), unread.more), (vec![1, 2, 3], true));
-    assert!(world.unread(&bob, 100, 0).entries.len() == 1);
+    assert_eq!((ids(&unread), unread.more), (vec![1, 2, 3], true));
+    assert!(world.unread(&bob, 100, 0).rows.len() == 1);
 }
 
 #[test]
@@ -73,12 +73,12 @@ fn a_login_is_told_the_oldest_and_what_is_left() {
     let session = world.open("carol");
     world.say(&alice, "carol", "after the login");
     let arrival = world.arrival(&carol, session.behind.clone(), 2);
-    assert_eq!((bodies(&arrival.entries), arrival.unread), (vec!["a1", "r1"], 4));
+    assert_eq!((bodies(&arrival.page), arrival.unread), (vec!["a1".to_owned(), "r1".to_owned()], 4));
     let rest: Vec<_> =
         arrival.rest.iter().map(|row| (row.target.to_string(), row.count, row.first.0, row.last.0)).collect();
     assert_eq!(rest, [("#a".to_owned(), 1, 3, 3), ("alice".to_owned(), 1, 2, 2)]);
     let none = world.arrival(&carol, session.behind.clone(), 0);
-    assert_eq!((none.entries.len(), none.unread, none.rest.len()), (0, 4, 2));
+    assert_eq!((none.page.rows.len(), none.unread, none.rest.len()), (0, 4, 2));
     assert_eq!((none.rest[0].first.0, none.rest[0].last.0), (1, 3));
     world.leave(&carol, "#a");
     assert_eq!(world.arrival(&carol, session.behind, 9).unread, 2, "a room that was left is nobody's business");
@@ -96,10 +96,10 @@ fn twenty_thousand_missed_messages_are_counted_and_not_read() {
     world.engine.commit().unwrap();
     let behind = world.open("bob").behind;
     let arrival = world.arrival(&bob, behind, 100);
-    assert_eq!((arrival.unread, arrival.entries.len()), (20_000, 100));
+    assert_eq!((arrival.unread, arrival.page.rows.len()), (20_000, 100));
     let row = &arrival.rest[0];
     assert_eq!((row.count, row.first.0, row.last.0), (19_900, 101, 20_000));
-    assert_eq!(world.unread(&bob, 10, usize::MAX).entries.len(), 10);
+    assert_eq!(world.unread(&bob, 10, usize::MAX).rows.len(), 10);
     assert_eq!(world.counts(&bob, false), [("alice".to_owned(), 20_000, 1, 20_000)]);
     world.ack(&bob, "alice", 5_000).unwrap();
     assert_eq!(world.counts(&bob, false), [("alice".to_owned(), 15_000, 5_001, 20_000)]);
@@ -248,7 +248,7 @@ proptest! {
             }
             let all = Oracle::sorted(all);
             let page = world.unread(person, limit, usize::MAX);
-            prop_assert_eq!(bodies(&page.entries), all.iter().take(limit).collect::<Vec<_>>());
+            prop_assert_eq!(bodies(&page), all.iter().take(limit).cloned().collect::<Vec<_>>());
             prop_assert_eq!(page.more, all.len() > limit);
             let shown: Vec<_> = world.counts(person, false);
             let mut wanted: Vec<_> = counts
@@ -279,7 +279,7 @@ proptest! {
             let wanted = Oracle::sorted(wanted);
             let arrival = world.arrival(&people[who], behind, limit);
             prop_assert_eq!(arrival.unread, wanted.len() as u64);
-            prop_assert_eq!(bodies(&arrival.entries), wanted.iter().take(limit).collect::<Vec<_>>());
+            prop_assert_eq!(bodies(&arrival.page), wanted.iter().take(limit).cloned().collect::<Vec<_>>());
             let rest: u64 = arrival.rest.iter().map(|row| row.count).sum();
             prop_assert_eq!(rest, wanted.len().saturating_sub(limit) as u64);
 
@@ -291,7 +291,7 @@ proptest! {
             }).collect());
             let max_bytes = 175 * limit;
             let Ok(Answer::Page(page)) = world.ask(Query::Backlog { ranges, max_bytes }) else { panic!() };
-            let shown = bodies(&page.entries);
+            let shown = bodies(&page);
             prop_assert_eq!(shown.as_slice(), &everything[..shown.len()]);
             prop_assert_eq!(page.more, shown.len() < everything.len());
             prop_assert!(!shown.is_empty() || everything.is_empty());

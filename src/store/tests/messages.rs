@@ -44,8 +44,8 @@ fn notes_to_oneself_are_never_unread() {
     assert!(world.counts(&alice, false).is_empty());
     assert_eq!(world.counts(&alice, true), [("alice".to_owned(), 0, 0, 2)]);
     let page = world.page(&alice, "alice", Bound::Newest, 9).unwrap();
-    assert_eq!(bodies(&page.entries), ["milk", "bread"]);
-    assert!(page.entries.iter().all(|entry| entry.target == target("alice") && entry.sender == alice));
+    assert_eq!(bodies(&page), ["milk", "bread"]);
+    assert!(shown(&page).iter().all(|shown| shown.target == target("alice") && shown.sender == alice.name));
     assert_eq!(world.arrival(&alice, world.engine_behind("alice"), 9).unread, 0);
     assert_eq!(world.ack(&alice, "alice", 9).unwrap().read, MessageId(2));
 }
@@ -56,9 +56,9 @@ impl World {
         let Ok(Answer::People(found)) = self.ask(Query::People(vec![name(who)])) else { panic!() };
         let account = found[0].0.clone();
         let page = self.page(&account, who, Bound::Newest, 1).unwrap();
-        page.entries
+        page.rows
             .iter()
-            .map(|entry| Behind { conversation: entry.conversation, read: MessageId(0), last: entry.id })
+            .map(|row| Behind { conversation: row.conversation, read: MessageId(0), last: row.id })
             .collect()
     }
 }
@@ -174,11 +174,11 @@ fn a_lost_batch_leaves_nothing() {
     world.say(&alice, "bob", "kept");
     world.engine.begin().unwrap();
     assert_eq!(world.say(&alice, "bob", "lost"), MessageId(2));
-    assert_eq!(world.page(&bob, "alice", Bound::Newest, 9).unwrap().entries.len(), 2, "a batch sees itself");
+    assert_eq!(world.page(&bob, "alice", Bound::Newest, 9).unwrap().rows.len(), 2, "a batch sees itself");
     assert_eq!(world.refused(Op::JoinRoom { account: AccountId(99), room: room("#x") }), Refused::AuthFailed);
     world.join(&bob, "#lost");
     world.engine.rollback();
-    assert_eq!(bodies(&world.page(&bob, "alice", Bound::Newest, 9).unwrap().entries), ["kept"]);
+    assert_eq!(bodies(&world.page(&bob, "alice", Bound::Newest, 9).unwrap()), ["kept"]);
     assert_eq!((world.totals().rooms, world.counts(&bob, false)), (0, vec![("alice".to_owned(), 1, 1, 1)]));
     assert_eq!(world.say(&alice, "bob", "again"), MessageId(2));
 }
@@ -206,7 +206,7 @@ fn old_messages_go_in_pieces_from_the_front() {
     assert_eq!(world.totals().messages, 503);
     assert_eq!(world.counts(&bob, false), [("alice".to_owned(), 501, 1001, 1502)]);
     let page = world.page(&bob, "alice", Bound::After(MessageId(0)), 2).unwrap();
-    assert_eq!((ids(&page.entries), page.oldest, page.more), (vec![1001, 1002], Some(MessageId(1001)), true));
+    assert_eq!((ids(&page), page.oldest, page.more), (vec![1001, 1002], Some(MessageId(1001)), true));
     let behind = world.open("bob").behind;
     assert_eq!((behind[0].read, behind[0].last), (MessageId(1000), MessageId(1502)), "what is gone is behind");
 

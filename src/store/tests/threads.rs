@@ -93,7 +93,7 @@ impl Running {
             max_bytes: usize::MAX,
         };
         match self.ask(query).unwrap() {
-            Answer::Page(page) => bodies(&page.entries).into_iter().map(str::to_owned).collect(),
+            Answer::Page(page) => bodies(&page),
             other => panic!("{other:?}"),
         }
     }

@@ -302,26 +302,26 @@ fn a_file_is_a_message_of_its_log() {
     assert_eq!((done.id, done.time <= at(world.now)), (MessageId(2), true));
     assert_eq!(world.counts(&bob, false), [("#a".to_owned(), 2, 1, 2)]);
     assert_eq!(world.counts(&alice, false), [("#a".to_owned(), 1, 3, 3)]);
-    let check = |entries: &[Entry], gone| {
-        assert_eq!(bodies(entries), ["look:", "photo.jpg", "nice"]);
-        assert_eq!(entries[0].file, None);
-        assert_eq!(entries[1].file, Some(FileRef { gone, ..done.file }));
+    let check = |page: &Page, gone| {
+        assert_eq!(bodies(page), ["look:", "photo.jpg", "nice"]);
+        assert_eq!(shown(page)[0].file, None);
+        assert_eq!(shown(page)[1].file, Some(FileRef { gone, ..done.file }));
     };
-    check(&world.page(&bob, "#a", Bound::Newest, 9).unwrap().entries, false);
-    check(&world.page(&bob, "#a", Bound::After(MessageId(0)), 9).unwrap().entries, false);
-    assert_eq!(world.unread(&bob, 9, usize::MAX).entries[1].file, Some(done.file));
+    check(&world.page(&bob, "#a", Bound::Newest, 9).unwrap(), false);
+    check(&world.page(&bob, "#a", Bound::After(MessageId(0)), 9).unwrap(), false);
+    assert_eq!(shown(&world.unread(&bob, 9, usize::MAX))[1].file, Some(done.file));
     let behind = world.open("bob").behind;
-    assert_eq!(world.arrival(&bob, behind, 9).entries[1].file, Some(done.file));
+    assert_eq!(shown(&world.arrival(&bob, behind, 9).page)[1].file, Some(done.file));
     let range = Range { conversation: done.conversation, after: MessageId(0), upto: MessageId(3) };
     let Ok(Answer::Page(page)) = world.ask(Query::Backlog { ranges: vec![range], max_bytes: usize::MAX }) else {
         panic!()
     };
-    check(&page.entries, false);
+    check(&page, false);
 
     // It outlives its time, then its message does.
     let before = Some(at(world.now + 1));
     world.apply(Op::Sweep(Sweep { files_before: before, ..Sweep::default() })).unwrap();
-    check(&world.page(&bob, "#a", Bound::Newest, 9).unwrap().entries, true);
+    check(&world.page(&bob, "#a", Bound::Newest, 9).unwrap(), true);
     assert_eq!(world.part(&bob, done.file.id, 0, 10).unwrap_err(), Refused::NotFound);
     assert_eq!(world.chunk(&alice, done.file.id, 70_000, &[1]).unwrap_err(), Refused::NotFound);
     assert_eq!((world.totals().files, world.totals().file_bytes, world.rows("file")), (0, 0, 1));
