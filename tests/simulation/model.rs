@@ -96,24 +96,25 @@ impl Model {
         news: &mut Vec<News>,
     ) -> Checked<()> {
         self.index += 1;
-        let room_of_roster = match op {
+        let room = match op {
             Op::AddRoster { account, room, .. } => self.room_of(*account, room.as_str()),
+            Op::BeginUpload { sender, target: Target::Room(room), .. } => self.room_of(sender.id, room.as_str()),
             _ => None,
         };
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(refused) => {
                 self.files.refused(op, *refused)?;
-                return self.exchanges.refused(op, *refused, room_of_roster);
+                return self.exchanges.refused(op, *refused, room);
             }
         };
         if let Outcome::RosterAdded(added) = outcome
-            && room_of_roster != Some(added.room.id)
+            && room != Some(added.room.id)
         {
             return Err(format!("an entry in {} by a stranger", added.room.name));
         }
         self.exchanges.committed(op, outcome, from)?;
-        if let Some((sender, target, name, appended)) = self.files.committed(op, outcome)? {
+        if let Some((sender, target, name, appended)) = self.files.committed(op, outcome, room)? {
             let at = self.append(&sender, &target, &name.into(), &appended, true)?;
             news.push(News::Message(appended.conversation, at));
         }
@@ -216,12 +217,15 @@ impl Model {
                 let account = self.accounts.values_mut().find(|account| account.name == subject.as_str());
                 account.ok_or("a ban of nobody")?.banned = *banned;
             }
-            (Op::Sweep(downstream::ops::Sweep { messages_before: Some(before), .. }), _) => {
-                for message in self.conversations.values_mut().flat_map(|conversation| &mut conversation.log) {
-                    message.old |= message.time < *before;
-                    self.swept |= message.old;
+            (Op::Sweep(sweep), _) => {
+                self.files.swept(&self.conversations);
+                if let Some(before) = sweep.messages_before {
+                    for message in self.conversations.values_mut().flat_map(|conversation| &mut conversation.log) {
+                        message.old |= message.time < before;
+                        self.swept |= message.old;
+                    }
+                    news.push(News::Old);
                 }
-                news.push(News::Old);
             }
             _ => {}
         }

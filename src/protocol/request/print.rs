@@ -14,7 +14,7 @@ struct Quoted<'a>(&'a str);
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Quoted(text) = self;
-        if !text.is_empty() && !text.starts_with(['"', ':']) && !text.contains(' ') {
+        if !text.is_empty() && !text.starts_with(':') && !text.contains([' ', '"']) {
             return f.write_str(text);
         }
         f.write_str("\"")?;
