@@ -47,14 +47,13 @@ pub struct File {
     conversation: Option<ConversationId>,
     /// The room that it goes to, as it was when it was announced.
     room: Option<ConversationId>,
-    /// Nobody was in its room when a sweep came, which takes away what was on its way to a room that is gone.
+    /// Nobody was in its room when a sweep came, which takes away what went to a room that is gone.
     doubtful: bool,
 }
 
-/// Whether nobody is in the room that a file is on its way to: it may be gone, and the file with it.
+/// Whether nobody is in the room that a file goes to: it may be gone, and the file with it.
 fn goes_nowhere(file: &File, conversations: &BTreeMap<ConversationId, Conversation>) -> bool {
-    let room = file.room.filter(|_| file.state == State::Partial).and_then(|room| conversations.get(&room));
-    room.is_some_and(|room| room.members.is_empty())
+    file.room.and_then(|room| conversations.get(&room)).is_some_and(|room| room.members.is_empty())
 }
 
 #[derive(Default)]
@@ -201,7 +200,8 @@ impl Files {
             }
             (Query::Files(wanted), Answer::Files { rows, more: false }) if wanted.target.is_none() && !swept => {
                 let fits = |file: &File| wanted.sha256.is_none_or(|sha256| sha256 == file.sha256);
-                let own = |file: &File| file.state == State::Partial && file.sender.id == wanted.account;
+                // What one has sent one sees also where one is no more.
+                let own = |file: &File| file.state != State::Gone && file.sender.id == wanted.account;
                 let expected: BTreeSet<FileId> = self
                     .0
                     .iter()

@@ -16,8 +16,10 @@ pub(super) fn send_file<'a>(args: &mut Args<'a>) -> Result<Request<'a>, ParseErr
 pub(super) fn chunk<'a>(args: &mut Args<'a>) -> Result<Request<'a>, ParseError> {
     let file = file(args)?;
     let offset = args::number(&args.next()?).ok_or_else(|| syntax("an OFFSET is a decimal number of bytes"))?;
-    let Cow::Borrowed(data) = args.next()? else {
-        return Err(syntax("the data is base64, without quotes"));
+    let data = match args.next()? {
+        // Whatever else is no base64 is found when it is decoded; these would not read back as they are written.
+        Cow::Borrowed(data) if memchr::memchr3(b' ', b'"', b'\\', data.as_bytes()).is_none() => data,
+        _ => return Err(syntax("the data is base64, without quotes")),
     };
     // The longest text stands for a byte or two more than may be where it has no padding.
     let padding = data.bytes().rev().take(2).filter(|&byte| byte == b'=').count();

@@ -189,10 +189,7 @@ impl fmt::Display for Request<'_> {
             Request::SendFile { target, name, size, sha256 } => {
                 write!(f, "/send-file {target} {} {size} {}", Quoted(name.as_str()), Hex(sha256))
             }
-            Request::Chunk { file, offset, data } => {
-                write!(f, "/chunk {file} {offset}")?;
-                arg(f, data) // what is no base64 is refused later, and may have spaces
-            }
+            Request::Chunk { file, offset, data } => write!(f, "/chunk {file} {offset} {data}"),
             Request::GetFile { file, offset, length } => {
                 write!(f, "/get-file {file}")?;
                 option(f, "offset", (*offset > 0).then_some(offset))?;
