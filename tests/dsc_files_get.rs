@@ -23,6 +23,7 @@ use dsc::{Dsc, Ran};
 use place::{Place, random};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
+use support::client::wait_until;
 
 /// Long enough for several pieces on their way, short enough for a slow build.
 const LONG: usize = 3 << 20;
@@ -54,11 +55,17 @@ fn paths(ran: &Ran) -> Vec<String> {
     ran.of("file-received").iter().map(|event| event["path"].as_str().unwrap().to_owned()).collect()
 }
 
+/// What of a download is there when the client is killed.
+const PART: usize = 500_000;
+
 /// Gets a file, and dies with a part of it there.
 fn kill_in_download(place: &Place, dsc: &Dsc, wanted: &str) {
     place.starve_after(2 << 20);
     let running = dsc.start(&["get-file", wanted]);
     place.wait_starved();
+    let is_part = |(name, bytes): (&String, &Vec<u8>)| name.ends_with(".part") && bytes.len() > PART;
+    let folder = dsc.path("downloads");
+    wait_until("a part of it is there", || folder.is_dir() && files(&folder).iter().any(is_part));
     kill_process(running.pid(), Signal::KILL).unwrap();
     running.until_end().fails(137);
     place.open();
@@ -165,7 +172,7 @@ fn a_download_outlives_the_client_and_the_daemon() {
     kill_in_download(&place, &ben, &wanted);
     let parts = files(&folder);
     assert!(parts.keys().all(|name| name == "film.mkv.part"), "{:?}", parts.keys());
-    assert!(parts["film.mkv.part"].len() > 500_000 && bytes.starts_with(&parts["film.mkv.part"]));
+    assert!(parts["film.mkv.part"].len() > PART && bytes.starts_with(&parts["film.mkv.part"]));
     let rows = ben.run(&["resume", "--list"]).ok().of("row");
     assert_eq!(
         (rows.len(), rows[0]["direction"].as_str(), rows[0]["size"].as_u64()),
@@ -182,7 +189,7 @@ fn a_download_outlives_the_client_and_the_daemon() {
     let ran = running.until_end().ok();
     assert_eq!(paths(&ran), [text(&folder.join("film.mkv"))]);
     let first = ran.of("progress")[0]["done"].as_u64().unwrap();
-    assert!(first > 500_000, "it went on where it was: {first}");
+    assert!(first > PART as u64, "it went on where it was: {first}");
     assert_eq!(files(&folder), named(&[("film.mkv", &bytes)]));
 
     // Cut off again, tampered with, and gone on with by `resume`.
