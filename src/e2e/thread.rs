@@ -58,7 +58,7 @@ struct Seen {
 /// What was seen of one device in one conversation. One row of the store.
 ///
 /// Every message makes a copy, which shares the hashes with the thread before it and has its own beside them; once
-/// it has taken the other's place, [`Thread::settle`] puts it in.
+/// it has taken the other's place, `settle` puts it in.
 #[derive(Clone, Debug, Default)]
 pub struct Thread {
     /// Runs of numbers seen, first and last, ascending and apart.
