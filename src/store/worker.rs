@@ -36,8 +36,9 @@ pub(super) const ANSWER_BYTES: usize = if cfg!(test) { 1 << 20 } else { 8 << 20 
 const LOG_PAGES: i64 = if cfg!(test) { 64 } else { 4096 };
 /// Pages from which reads are held up for it (64 MiB).
 const LOG_PAGES_MAX: i64 = 4 * LOG_PAGES;
-/// After so many jobs, or so many bytes, the log's length is looked at: it has grown by less than a quarter of
-/// [`LOG_PAGES`], and looking costs as much as a message. Tests look always.
+/// After so many jobs, or so many bytes, the log's length is looked at: messages let it grow by less than a quarter of
+/// [`LOG_PAGES`] in between, the records of many uploads at once to less than [`LOG_PAGES_MAX`]. Looking costs as much as a
+/// message. Tests look always.
 const LOOK_JOBS: usize = if cfg!(test) { 1 } else { 64 };
 /// See [`LOOK_JOBS`].
 const LOOK_BYTES: usize = 1 << 20;
